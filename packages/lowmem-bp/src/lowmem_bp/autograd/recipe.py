@@ -1,0 +1,100 @@
+"""Recipes: how to rebuild a tensor from tensors that are kept anyway.
+
+A *producer* (norm, activation, product, dropout, cast) calls :func:`attach` on its output. A
+*consumer* that would save that output for its own backward pass (linear layer, product) asks
+:func:`recipe_of` and saves the recipe's tensors instead, which some other node of the graph keeps
+already, then rebuilds the value when backward needs it.
+
+The recipe is a plain attribute of the tensor object, so nothing has to know who consumes what:
+an operation that is not aware of recipes uses the tensor as it is, and every operation that makes
+a new tensor drops the recipe. The autograd graph has the same nodes and edges as without recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_ATTRIBUTE = "_lowmem_bp_recipe"
+
+Rebuild = Callable[..., Tensor]
+
+
+class Recipe(NamedTuple):
+    """``rebuild(*tensors)`` gives the value of the tensor that carries this recipe.
+
+    Attributes:
+        rebuild: Differentiable function of ``tensors``; holds no tensor itself.
+        tensors: What has to be kept. Never contains the tensor that carries the recipe: that
+            would keep it alive and save nothing.
+        version: In-place version of the carrying tensor when the recipe was attached.
+        versions: The same for each of ``tensors``.
+    """
+
+    rebuild: Rebuild
+    tensors: tuple[Tensor, ...]
+    version: int
+    versions: tuple[int, ...]
+
+
+def identity(tensor: Tensor) -> Tensor:
+    """Return the tensor itself: the recipe of a tensor that has none."""
+    return tensor
+
+
+def attach(output: Tensor, rebuild: Rebuild, *tensors: Tensor) -> Tensor:
+    """Give ``output`` a recipe and return it.
+
+    Does nothing when gradients are off (nothing will be saved then) and for tensors made in
+    ``torch.inference_mode``, which nothing may save.
+
+    Args:
+        output: The tensor that ``rebuild(*tensors)`` reproduces, any shape and dtype.
+        rebuild: See :class:`Recipe`.
+        tensors: See :class:`Recipe`.
+
+    Returns:
+        ``output``, the same object.
+    """
+    if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors):
+        return output
+    if torch.is_grad_enabled():
+        versions = tuple(tensor._version for tensor in tensors)
+        setattr(output, _ATTRIBUTE, Recipe(rebuild, tensors, output._version, versions))
+    return output
+
+
+def recipe_of(tensor: Tensor) -> Recipe | None:
+    """Return the recipe of ``tensor``, or None when it has none that still holds.
+
+    A recipe stops holding when the tensor, or one it is rebuilt from, was modified in place.
+    """
+    recipe: Recipe | None = getattr(tensor, _ATTRIBUTE, None)
+    if recipe is None or not torch.is_grad_enabled():
+        return None
+    current = True
+    pairs = [(tensor, recipe.version), *zip(recipe.tensors, recipe.versions, strict=True)]
+    for kept, version in pairs:
+        if torch.compiler.is_compiling():
+            # A compiler cannot branch on versions; compilation stops here with this message.
+            torch._check(
+                kept._version == version,
+                lambda: (
+                    "a tensor between two converted modules is modified in place, which a "
+                    "compiled graph cannot follow: lowmem_bp.revert(model) before compiling"
+                ),
+            )
+        else:
+            current = current and kept._version == version
+    return recipe if current else None
+
+
+def recipe_or_identity(tensor: Tensor) -> tuple[Rebuild, tuple[Tensor, ...]]:
+    """Return ``(rebuild, tensors)`` of ``tensor``; without a recipe it is kept as it is."""
+    recipe = recipe_of(tensor)
+    if recipe is None:
+        return identity, (tensor,)
+    return recipe.rebuild, recipe.tensors

@@ -1,0 +1,79 @@
+"""The backend that is right everywhere: plain torch operations.
+
+Transient memory is a few bytes per element of the tensor at hand; nothing is kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_GROUP = 128  # elements that share one int8 scale
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return ``x`` in the dtype the arithmetic is done in: fp64 for fp64, else fp32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class TorchBackend:
+    """See :class:`lowmem_bp.backends.Backend`."""
+
+    @staticmethod
+    def pack(codes: Tensor, bits: int) -> Tensor:
+        per_byte = 8 // bits
+        flat = codes.reshape(-1)
+        flat = F.pad(flat, (0, -flat.numel() % per_byte)).view(-1, per_byte)
+        packed = flat[:, 0].clone()
+        for j in range(1, per_byte):
+            packed |= flat[:, j] << (bits * j)
+        return packed
+
+    @staticmethod
+    def unpack(packed: Tensor, numel: int, bits: int) -> Tensor:
+        shifts = range(0, 8, bits)
+        mask = (1 << bits) - 1
+        return torch.stack([(packed >> s) & mask for s in shifts], dim=-1).view(-1)[:numel]
+
+    @staticmethod
+    def pack_steps(x: Tensor, cuts: list[float], bits: int) -> Tensor:
+        # Compare in fp32 as the kernels do: a cut rounded to bf16 would move elements across it.
+        x = _wide(x)
+        codes = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
+        for cut in cuts:
+            codes += x > cut
+        return TorchBackend.pack(codes, bits)
+
+    @staticmethod
+    def step_multiply(packed: Tensor, grad: Tensor, levels: list[float], bits: int) -> Tensor:
+        wide = _wide(grad)
+        # One look-up per byte: a row of the table holds the levels of all codes in that byte.
+        codes = TorchBackend.unpack(
+            torch.arange(256, dtype=torch.uint8, device=grad.device), 256 * (8 // bits), bits
+        )
+        table = torch.tensor(levels, dtype=wide.dtype, device=grad.device)[codes.int()]
+        factors = table.view(256, 8 // bits)[packed.int()].view(-1)[: grad.numel()]
+        return (wide * factors.view(grad.shape)).to(grad.dtype).contiguous()
+
+    @staticmethod
+    def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+        groups = _groups(_wide(x))
+        largest = groups.abs().amax(-1, keepdim=True)
+        # The scale is rounded first, so that quantising uses the value dequantising will see.
+        scale = (largest / 127.0).to(torch.bfloat16)
+        step = torch.where(scale == 0, 1.0, scale.to(groups.dtype))
+        q = (groups / step).round().clamp(-127, 127).to(torch.int8)
+        return q.flatten(-2)[..., : x.shape[-1]].contiguous(), scale.squeeze(-1)
+
+    @staticmethod
+    def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor:
+        compute = torch.float64 if dtype == torch.float64 else torch.float32
+        x = _groups(q.to(compute)) * scale.to(compute).unsqueeze(-1)
+        return x.flatten(-2)[..., : q.shape[-1]].to(dtype)
+
+
+def _groups(x: Tensor) -> Tensor:
+    """View the last dimension as groups of 128, the last one filled with zeros."""
+    x = F.pad(x, (0, -x.shape[-1] % _GROUP))
+    return x.unflatten(-1, (-1, _GROUP))

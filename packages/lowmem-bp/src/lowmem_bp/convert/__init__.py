@@ -1,0 +1,227 @@
+"""Convert a model in place, check that it computes the same, and convert it back.
+
+``sites`` decides what to change, ``check`` compares before and after, ``report`` says what
+happened; ``merge`` is the paper's other form, with norm weights folded into linear layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from lowmem_bp.backends import resolve
+from lowmem_bp.convert.check import worst_difference
+from lowmem_bp.convert.report import Change, ConversionReport, changes
+from lowmem_bp.convert.sites import (
+    CONVERTED,
+    MODES,
+    Mode,
+    Planner,
+    Site,
+    Skip,
+    has_replaced_functions,
+    restore_functions,
+)
+from lowmem_bp.errors import ConfigError, ConvertError
+from lowmem_bp.lean import is_lean, restore
+from lowmem_bp.profile import MemoryReport, profile
+from lowmem_bp.steps import StepTable
+
+__all__ = ["Change", "ConversionReport", "Mode", "Skip", "convert", "converted", "revert"]
+
+_MODE = "_lowmem_bp_mode"
+
+
+def convert(
+    model: nn.Module,
+    mode: Mode = "exact",
+    example_inputs: Any = None,
+    *,
+    tables: Mapping[str, StepTable] | None = None,
+    check: bool = True,
+    backend: str = "auto",
+) -> ConversionReport:
+    """Change ``model`` in place so that its backward pass keeps less. Outputs stay the same.
+
+    Parameters, their names and the state_dict are untouched. Convert after wrapping with PEFT and
+    before ``torch.compile``, DDP or FSDP; :func:`revert` undoes everything. Converting again, in
+    the same mode, converts what was added since.
+
+    Args:
+        model: Any module; parts that are not recognised are left alone and reported.
+        mode: ``"exact"``: what is dropped is recomputed, gradients are those of the original.
+            ``"int8"``: inputs of activations and gates are kept in 8 bits. ``"2bit"``: where the
+            layer behind an activation is frozen, its derivative is kept in 2 bits, elsewhere as
+            ``"exact"``. ``"paper"``: ReGELU2 or ReSiLU2 everywhere, as published.
+        example_inputs: What the model is called with (tensor, tuple or mapping): outputs are then
+            compared on the whole model and the memory is measured. Without it each changed
+            module is compared with the original on synthetic input.
+        tables: Step tables by activation name, from :func:`lowmem_bp.calibrate`, for ``"2bit"``.
+        check: False skips the comparison.
+        backend: ``"auto"`` or ``"torch"``; see :mod:`lowmem_bp.backends`.
+
+    Returns:
+        A :class:`ConversionReport`; print it.
+
+    Raises:
+        ConfigError: Unknown mode, or tables for modules that do not exist.
+        ConvertError: The model is converted in another mode already, or its outputs changed; it
+            is then as it was before the call.
+        BackendError: The backend is not available.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
+        >>> report = convert(model, example_inputs=torch.randn(4, 8))
+        >>> round(report.ratio, 2)  # the GELU's output is recomputed
+        0.5
+
+    Reference: arXiv 2406.16282; the exact mode goes beyond it, see the documentation.
+    """
+    report, _sites = _convert(model, mode, example_inputs, tables, check, backend)
+    return report
+
+
+def _convert(
+    model: nn.Module,
+    mode: Mode,
+    example_inputs: Any = None,
+    tables: Mapping[str, StepTable] | None = None,
+    check: bool = True,
+    backend: str = "auto",
+) -> tuple[ConversionReport, list[Site]]:
+    _validate(model, mode, tables)
+    resolve(backend)
+    before = None
+    if example_inputs is not None:
+        before = profile(model, example_inputs, label="before")
+    sites, skips = Planner(model, mode, tables or {}, check, backend).plan()
+    try:
+        for site in sites:
+            site.apply()
+        how, difference, after = "off", None, None
+        if before is not None:
+            after = profile(model, example_inputs, label=f"after, mode {mode!r}")
+        if check:
+            how = "module by module on synthetic input"
+            if before is not None and after is not None:
+                how = "whole model on example inputs"
+                difference = _compare(before, after)
+    except BaseException:
+        _undo(sites)
+        raise
+    vars(model)[_MODE] = mode
+    notes = _notes(model, sites, skips)
+    # The outputs were for the comparison only, and may be large.
+    before = before and replace(before, output=None)
+    after = after and replace(after, output=None)
+    report = ConversionReport(
+        mode, changes(sites), tuple(skips), how, difference, before, after, notes
+    )
+    return report, sites
+
+
+def _validate(model: nn.Module, mode: str, tables: Mapping[str, StepTable] | None) -> None:
+    if mode not in MODES:
+        near = difflib.get_close_matches(str(mode), MODES, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}.{hint}")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
+    for name, module in model.named_modules():
+        known = vars(module).get(_MODE, mode)
+        if known != mode:
+            raise ConvertError(
+                f"{repr(name) if name else 'the model'} is converted already, with "
+                f"mode={known!r}; call lowmem_bp.revert(model) before converting it with "
+                f"mode={mode!r}."
+            )
+    names = {name for name, _module in model.named_modules()}
+    for name in tables or {}:
+        if name not in names and name.rpartition(".")[0] not in names:
+            near = difflib.get_close_matches(name, names, n=3)
+            raise ConfigError(f"tables has {name!r}, which the model lacks; near: {near}.")
+
+
+def _compare(before: MemoryReport, after: MemoryReport) -> float:
+    difference, limit = worst_difference(after.output, before.output)
+    if difference > limit:
+        raise ConvertError(
+            f"the converted model's output differs by {difference:.1e} (relative to its norm; at "
+            f"most {limit:.0e} is accepted), so the conversion was undone. Find the module with "
+            "convert(part_of_the_model, ...), or report the model's class."
+        )
+    return difference
+
+
+def _undo(sites: list[Site]) -> None:
+    for site in sites:
+        if site.mixin is not None and is_lean(site.module):
+            restore(site.module)
+        elif site.mixin is None:
+            restore_functions(site.module)
+
+
+def _notes(model: nn.Module, sites: list[Site], skips: list[Skip]) -> tuple[str, ...]:
+    notes = []
+    if not sites and any(skip.reason == CONVERTED for skip in skips):
+        notes.append("already converted: nothing done")
+    elif not sites:
+        notes.append("nothing to convert: see the reasons for what was left alone")
+    elif not any(p.requires_grad for p in model.parameters()):
+        notes.append("no parameter needs a gradient: nothing is kept for backward anyway")
+    if any(getattr(module, "gradient_checkpointing", False) is True for module in model.modules()):
+        notes.append(
+            "gradient checkpointing is on: checkpointed blocks keep only their input, so only the "
+            "peak during their recomputation falls"
+        )
+    return tuple(notes)
+
+
+def revert(model: nn.Module) -> int:
+    """Undo :func:`convert`, in place.
+
+    Args:
+        model: A converted model, or one that never was.
+
+    Returns:
+        Number of modules put back; 0 when there was nothing to undo.
+    """
+    count = 0
+    for module in model.modules():
+        count += restore_functions(module) if has_replaced_functions(module) else 0
+        if is_lean(module):
+            restore(module)
+            count += 1
+        vars(module).pop(_MODE, None)
+    return count
+
+
+@contextlib.contextmanager
+def converted(
+    model: nn.Module, mode: Mode = "exact", example_inputs: Any = None, **options: Any
+) -> Iterator[ConversionReport]:
+    """Convert ``model`` inside a ``with`` block and put it back at its end.
+
+    Takes the arguments of :func:`convert` and gives its report. What was converted before the
+    block stays converted.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 8))
+        >>> with converted(model) as report:
+        ...     model(torch.randn(2, 8)).sum().backward()
+        >>> revert(model)
+        0
+    """
+    was = vars(model).get(_MODE)
+    report, sites = _convert(model, mode, example_inputs, **options)
+    try:
+        yield report
+    finally:
+        _undo(sites)
+        if was is None:
+            vars(model).pop(_MODE, None)
