@@ -93,7 +93,7 @@ def _hugging_face(family: str, dropout: float) -> nn.Module:
         "max_position_embeddings": 64,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
-        "num_labels": 3,
+        "num_labels": 5,
         "pad_token_id": 0,
     }
     image = {"image_size": 32, "patch_size": 8, "num_channels": 3}
@@ -137,7 +137,7 @@ def _hugging_face(family: str, dropout: float) -> nn.Module:
                 num_attention_heads=HEADS,
                 hidden_dropout_prob=dropout,
                 attention_probs_dropout_prob=dropout,
-                num_labels=3,
+                num_labels=5,
                 layerscale_value=0.5,
                 **image,
             )
@@ -229,15 +229,16 @@ def output_error(mine: Run, theirs: Run) -> float:
 def gradient_errors(mine: Run, theirs: Run) -> dict[str, float]:
     """Relative error of each gradient.
 
-    Gradients that are zero but for rounding (that of a key bias, which softmax ignores) are held
-    to the rounding of the largest gradient instead of to their own norm.
+    That of a key bias, which softmax ignores, is nothing but rounding: it is held to the largest
+    gradient's norm instead of its own.
     """
     assert mine.grads.keys() == theirs.grads.keys()
     assert [g.dtype for g in mine.grads.values()] == [g.dtype for g in theirs.grads.values()]
     largest = max(grad.double().norm().item() for grad in theirs.grads.values())
     errors = {}
     for name, reference in theirs.grads.items():
-        size = max(reference.double().norm().item(), 1e-4 * largest)
+        ignored = name.endswith(("key.bias", "k_proj.bias"))
+        size = largest if ignored else max(reference.double().norm().item(), 1e-30)
         errors[name] = (mine.grads[name].double() - reference.double()).norm().item() / size
     return errors
 
@@ -249,9 +250,16 @@ def gradient_error(mine: Run, theirs: Run) -> float:
 
 def cosine(mine: Run, theirs: Run) -> float:
     """Cosine between the two whole gradients."""
-    a = torch.cat([grad.double().flatten() for grad in mine.grads.values()])
-    b = torch.cat([theirs.grads[name].double().flatten() for name in mine.grads])
-    return torch.nn.functional.cosine_similarity(a, b, dim=0).item()
+    return torch.cosine_similarity(_whole(mine, theirs), _whole(theirs, theirs), dim=0).item()
+
+
+def whole_error(mine: Run, theirs: Run) -> float:
+    """Relative error of the whole gradient."""
+    return error(_whole(mine, theirs), _whole(theirs, theirs))
+
+
+def _whole(a: Run, order: Run) -> torch.Tensor:
+    return torch.cat([a.grads[name].double().flatten() for name in order.grads])
 
 
 def assert_same(mine: Run, theirs: Run, outputs: float = 1e-5, gradients: float = 1e-5) -> None:
@@ -269,6 +277,14 @@ def assert_bit_equal(mine: Run, theirs: Run) -> None:
     assert all(torch.equal(mine.grads[name], theirs.grads[name]) for name in theirs.grads)
 
 
+def freeze_mlp(model: nn.Module) -> None:
+    """Freeze the linear layers of every MLP, as LoRA on the attention alone does."""
+    parts = ("mlp.", "intermediate.", "layer.0.output.", "layer.1.output.", "linear1", "linear2")
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in parts) and "Norm" not in name:
+            parameter.requires_grad_(False)
+
+
 def twin(model: nn.Module) -> nn.Module:
     """An independent copy with the same weights."""
     return copy.deepcopy(model)
@@ -278,5 +294,5 @@ def twin(model: nn.Module) -> nn.Module:
 def zoo() -> SimpleNamespace:
     """The helpers of this file."""
     names = (build, inputs_of, run, twin, error, output_error, gradient_error, gradient_errors)
-    names += (cosine, assert_same, assert_bit_equal, tensors_in)
+    names += (cosine, whole_error, assert_same, assert_bit_equal, tensors_in, freeze_mlp)
     return SimpleNamespace(**{function.__name__: function for function in names})

@@ -145,9 +145,8 @@ def values_near(cuts):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("key", [k for k in PRESETS if k[1] in ("gelu", "silu")], ids=str)
-@given(data=st.data())
+@given(dtype=st.sampled_from(DTYPES), data=st.data())
 def test_codes_and_derivative_are_bit_exact(key, dtype, data):
     name, activation, bits = key
     table = PRESETS[key]
@@ -381,9 +380,9 @@ def test_operators_on_other_layouts_pass_opcheck():
 # --- norms ------------------------------------------------------------------------------------
 
 NORM_SHAPES = {
-    "rows": ((5, 7), (7,)),
-    "3-d": ((2, 3, 4), (4,)),
-    "two normalised": ((3, 2, 4), (2, 4)),
+    "rows": ((3, 5), (5,)),
+    "3-d": ((2, 2, 3), (3,)),
+    "two normalised": ((2, 2, 3), (2, 3)),
     "all normalised": ((2, 3), (2, 3)),
     "no rows": ((6,), (6,)),
 }
@@ -531,10 +530,10 @@ def test_norm_linear_gradients(kind, affine, with_bias):
     def tensor(*shape):
         return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
-    x, w1, w2 = tensor(2, 3, 5), tensor(4, 5), tensor(3, 5)
-    gamma = tensor(5) if affine else None
-    beta = tensor(5) if affine and kind == "layer" else None
-    b1 = tensor(4) if with_bias else None
+    x, w1, w2 = tensor(2, 1, 4), tensor(2, 4), tensor(1, 4)
+    gamma = tensor(4) if affine else None
+    beta = tensor(4) if affine and kind == "layer" else None
+    b1 = tensor(2) if with_bias else None
     given = [x, gamma, beta, w1, b1, w2]
 
     def function(x, gamma, beta, w1, b1, w2):
@@ -753,7 +752,7 @@ def test_swiglu_linear_gradients_of_both_orders(name):
     def function(gate, up, weight, bias):
         return L.swiglu_linear(gate, up, weight, bias, activation_name=name)
 
-    given = (tensor(2, 3, 5), tensor(2, 3, 5), tensor(4, 5), tensor(4))
+    given = (tensor(2, 1, 4), tensor(2, 1, 4), tensor(3, 4), tensor(3))
     assert torch.autograd.gradcheck(function, given)
     assert torch.autograd.gradgradcheck(function, given)
 

@@ -8,8 +8,9 @@ from lowmem_bp import functional, nn
 from lowmem_bp._version import __version__
 from lowmem_bp.convert import ConversionReport, convert, converted, revert
 from lowmem_bp.errors import LowmemBPError
+from lowmem_bp.fit import calibrate, fit_stepwise
 from lowmem_bp.profile import MemoryReport, profile
-from lowmem_bp.steps import StepTable
+from lowmem_bp.steps import StepTable, preset
 
 __all__ = [
     "ConversionReport",
@@ -17,10 +18,13 @@ __all__ = [
     "MemoryReport",
     "StepTable",
     "__version__",
+    "calibrate",
     "convert",
     "converted",
+    "fit_stepwise",
     "functional",
     "nn",
+    "preset",
     "profile",
     "revert",
 ]

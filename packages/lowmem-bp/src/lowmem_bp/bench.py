@@ -10,13 +10,15 @@ import copy
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowmem_bp._kit import RunFolder
 from lowmem_bp.convert import Mode, convert
 from lowmem_bp.errors import ConfigError
 from lowmem_bp.profile import profile
@@ -185,7 +187,9 @@ class Case:
         c, vit = self.features, self.block == "vit"
         norm: Any = nn.LayerNorm if vit else nn.RMSNorm if self.block == "llama" else HFRMSNorm
         mlp: nn.Module = (
-            GELUMLP(c, self.hidden or 4 * c) if vit else SwiGLUMLP(c, self.hidden or 2048 * c // 768)
+            GELUMLP(c, self.hidden or 4 * c)
+            if vit
+            else SwiGLUMLP(c, self.hidden or 2048 * c // 768)
         )
         block = Block((norm(c), norm(c)), Attention(c, self.heads, bias=vit), mlp)
         if self.tuning != "full":
@@ -319,3 +323,18 @@ def table(measurements: list[Measurement]) -> Iterator[tuple[str, ...]]:
             stock.setdefault(m.case, median)
             row += (f"{median:.3f}", f"{median / stock[m.case]:.2f}")
         yield row
+
+
+def write(out: str | Path, measurements: list[Measurement], settings: dict[str, Any]) -> Path:
+    """Write ``summary.json`` with every figure, the machine and the versions.
+
+    Args:
+        out: New or empty folder.
+        measurements: From :func:`measure`.
+        settings: Sizes of the blocks.
+
+    Returns:
+        The path written.
+    """
+    rows = [asdict(m) for m in measurements]
+    return RunFolder(out).write_summary({"measurements": rows}, settings=settings, seed=0)

@@ -18,7 +18,9 @@ from lowmem_bp.activations import get_activation
 from lowmem_bp.autograd.activation import activation as _activation
 from lowmem_bp.autograd.dropout import dropout as _dropout
 from lowmem_bp.autograd.linear import linear
+from lowmem_bp.autograd.norm import check_rows as _check_rows
 from lowmem_bp.autograd.norm import norm as _norm
+from lowmem_bp.autograd.norm import require_float as _require_float
 from lowmem_bp.autograd.product import product as _product
 from lowmem_bp.autograd.stepwise import stepwise as _stepwise
 from lowmem_bp.backends import resolve
@@ -84,7 +86,7 @@ def stepwise(
 
     Reference: arXiv 2406.16282 (2 bits, "paper"); the "grad" fit is ours.
     """
-    _require_float(x, "x")
+    _require_float(x)
     known = get_activation(activation)
     if isinstance(table, str):
         table = preset(activation, table, bits)
@@ -127,7 +129,7 @@ def activation(
         mode: ``"int8"`` keeps ``x`` in 8 bits (groups of 128 along the last dimension).
         backend: Kernel backend.
     """
-    _require_float(x, "x")
+    _require_float(x)
     int8 = _is_int8(mode)
     return _activation(x, get_activation(name), int8=int8, backend=resolve(backend))
 
@@ -187,7 +189,7 @@ def ms_layer_norm(
 
     Reference: arXiv 2406.16282, MS-LayerNorm; without merging of ``weight`` and ``bias``.
     """
-    n_dims = _check_norm(x, normalized_shape, weight, bias)
+    n_dims = _check_rows(x, normalized_shape, weight, bias)
     if bias is not None and weight is None:
         weight = torch.ones_like(bias)
     return _norm(x, weight, bias, centred=True, n_dims=n_dims, eps=eps)
@@ -211,7 +213,7 @@ def ms_rms_norm(
     Returns:
         Tensor like ``x``, equal to :func:`torch.nn.functional.rms_norm` up to rounding.
     """
-    n_dims = _check_norm(x, normalized_shape, weight, None)
+    n_dims = _check_rows(x, normalized_shape, weight)
     return _norm(x, weight, None, centred=False, n_dims=n_dims, eps=eps)
 
 
@@ -387,11 +389,6 @@ def unpack_bool(packed: Tensor, numel: int, *, backend: str = "auto") -> Tensor:
 # --- argument checks -----------------------------------------------------------------------------
 
 
-def _require_float(x: Tensor, name: str) -> None:
-    if not x.is_floating_point():
-        raise DTypeError(f"{name} has dtype {x.dtype}; expected float32, float64, float16, bfloat16.")
-
-
 def _check_bits(bits: int) -> None:
     if bits not in (1, 2, 4):
         raise ConfigError(f"bits={bits!r}: expected 1, 2 or 4 (3 bits do not fill bytes).")
@@ -401,19 +398,3 @@ def _is_int8(mode: str) -> bool:
     if mode not in ("exact", "int8"):
         raise ConfigError(f"mode={mode!r}: expected 'exact' or 'int8'.")
     return mode == "int8"
-
-
-def _check_norm(
-    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None
-) -> int:
-    _require_float(x, "x")
-    shape = tuple(normalized_shape)
-    if not shape or tuple(x.shape[-len(shape) :]) != shape:
-        raise ShapeError(
-            f"normalized_shape={shape} and x of shape {tuple(x.shape)}: expected the last "
-            "dimensions of x."
-        )
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and tuple(parameter.shape) != shape:
-            raise ShapeError(f"{name} has shape {tuple(parameter.shape)}; expected {shape}.")
-    return len(shape)

@@ -19,7 +19,7 @@ from lowmem_bp.activations import Activation
 from lowmem_bp.autograd.activation import activation
 from lowmem_bp.autograd.dropout import cast, dropout
 from lowmem_bp.autograd.linear import linear
-from lowmem_bp.autograd.norm import norm
+from lowmem_bp.autograd.norm import autocast_dtype, check_rows, norm
 from lowmem_bp.autograd.product import product
 from lowmem_bp.autograd.stepwise import stepwise
 from lowmem_bp.backends import resolve
@@ -128,6 +128,8 @@ class LeanNorm(Lean):
 
     def forward(self, x: Tensor) -> Tensor:
         style: NormStyle = self._lowmem_bp
+        if hasattr(self, "normalized_shape"):
+            check_rows(x, self.normalized_shape)  # torch's classes refuse other input as well
         return norm(
             x,
             self.weight,
@@ -142,12 +144,13 @@ class LeanNorm(Lean):
 
 
 def _norm_dtype(x: Tensor, style: NormStyle) -> torch.dtype:
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        if style.emit_autocast_dtype:
-            return torch.get_autocast_dtype(device)
-        if style.centred and device == "cuda" and x.dtype != torch.float64:
-            return torch.float32  # torch's autocast runs layer_norm in fp32 there
+    autocast = autocast_dtype(x.device)
+    if autocast is None:
+        return x.dtype
+    if style.emit_autocast_dtype:
+        return autocast
+    if style.centred and x.device.type == "cuda" and x.dtype != torch.float64:
+        return torch.float32  # torch's autocast runs layer_norm in fp32 there
     return x.dtype
 
 

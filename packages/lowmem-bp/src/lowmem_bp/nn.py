@@ -14,7 +14,7 @@ from lowmem_bp import functional
 from lowmem_bp.activations import get_activation
 from lowmem_bp.backends import resolve
 from lowmem_bp.errors import ConfigError
-from lowmem_bp.lean import LeanDropout, LeanLinear, LeanNorm, NormStyle
+from lowmem_bp.lean import Lean, LeanDropout, LeanLinear, LeanNorm, NormStyle
 from lowmem_bp.steps import StepTable, preset
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class Stepwise(nn.Module):
+class Stepwise(Lean, nn.Module):
     """An activation with exact forward that keeps 1, 2 or 4 bits per element.
 
     Args:
@@ -82,7 +82,7 @@ class ReSiLU2(Stepwise):
         super().__init__("silu", "paper")
 
 
-class Activation(nn.Module):
+class Activation(Lean, nn.Module):
     """An activation whose output a following :class:`Linear` recomputes instead of keeping it.
 
     Args:
@@ -150,7 +150,7 @@ class MSRMSNorm(LeanNorm, nn.RMSNorm):
         )
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(Lean, nn.Module):
     """``down(act(gate(x)) * up(x))``, the MLP of Llama and Gemma; keeps ``gate`` and ``up``.
 
     Args:

@@ -287,9 +287,7 @@ class _Recorder:
             for name, module in self.model.named_modules():
                 kind = kind_of(module)
                 handles.append(module.register_forward_pre_hook(self._enter(name, kind)))
-                handles.append(
-                    module.register_forward_hook(self._leave(module), always_call=True)
-                )
+                handles.append(module.register_forward_hook(self._leave(module), always_call=True))
             with torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack):
                 yield
         finally:
@@ -299,7 +297,8 @@ class _Recorder:
     def _enter(self, name: str, kind: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any) -> None:
             self._stack.append((name, kind))
-            if kind == "linear" and args and isinstance(args[0], Tensor) and args[0].dim() > 0:
+            counts = kind == "linear" and not isinstance(module, nn.modules.conv._ConvNd)
+            if counts and args and isinstance(args[0], Tensor) and args[0].dim() > 0:
                 rows = args[0].numel() // max(args[0].shape[-1], 1)
                 self.tokens = max(self.tokens, rows)
 

@@ -14,6 +14,7 @@ output of the norm together cost one tensor instead of two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,10 +22,48 @@ import torch
 from torch import Tensor
 
 from lowmem_bp.autograd.recipe import attach
+from lowmem_bp.errors import DTypeError, ShapeError
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def require_float(x: Tensor) -> None:
+    """Raise DTypeError unless ``x`` is floating point."""
+    if not x.is_floating_point():
+        raise DTypeError(
+            f"x has dtype {x.dtype}; expected float32, float64, float16 or bfloat16: convert it."
+        )
+
+
+def check_rows(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> int:
+    """Return the number of normalised dimensions; raise where the arguments do not fit ``x``."""
+    require_float(x)
+    shape = tuple(normalized_shape)
+    if not shape or tuple(x.shape[-len(shape) :]) != shape:
+        raise ShapeError(
+            f"normalized_shape={shape} and x of shape {tuple(x.shape)}: expected the last "
+            "dimensions of x."
+        )
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and tuple(parameter.shape) != shape:
+            raise ShapeError(f"{name} has shape {tuple(parameter.shape)}; expected {shape}.")
+    return len(shape)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast gives linear layers on ``device``, or None where it is off."""
+    kind = device.type
+    # Devices such as "meta" have no autocast and refuse to be asked whether it is on.
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None
 
 
 def affine(
@@ -174,8 +213,8 @@ def norm(
     dtype = x.dtype if dtype is None else dtype
     eps = torch.finfo(_compute_dtype(x.dtype)).eps if eps is None else eps
     keep_dtype = x.dtype
-    if x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type):
-        keep_dtype = torch.get_autocast_dtype(x.device.type)
+    if x.dtype == torch.float32:
+        keep_dtype = autocast_dtype(x.device) or x.dtype
     rounding = x.dtype if round_first else None
     if weight is None:
         # The output itself is what is kept.

@@ -12,8 +12,9 @@ a new tensor drops the recipe. The autograd graph has the same nodes and edges a
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,12 +33,14 @@ class Recipe(NamedTuple):
             would keep it alive and save nothing.
         version: In-place version of the carrying tensor when the recipe was attached.
         versions: The same for each of ``tensors``.
+        region: The checkpointed region it was made in; None outside of any.
     """
 
     rebuild: Rebuild
     tensors: tuple[Tensor, ...]
     version: int
     versions: tuple[int, ...]
+    region: weakref.ref[Any] | None = None
 
 
 def identity(tensor: Tensor) -> Tensor:
@@ -63,17 +66,38 @@ def attach(output: Tensor, rebuild: Rebuild, *tensors: Tensor) -> Tensor:
         return output
     if torch.is_grad_enabled():
         versions = tuple(tensor._version for tensor in tensors)
-        setattr(output, _ATTRIBUTE, Recipe(rebuild, tensors, output._version, versions))
+        region = _checkpointed_region()
+        recipe = Recipe(rebuild, tensors, output._version, versions, region)
+        setattr(output, _ATTRIBUTE, recipe)
     return output
+
+
+# Since torch 2.7; without it a block that ends in a norm holds that norm's rows as well when it is
+# checkpointed.
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _checkpointed_region() -> weakref.ref[Any] | None:
+    """Return a mark of the region of non-reentrant checkpointing that runs now, if any."""
+    if _top_hooks is None or torch.compiler.is_compiling():
+        return None
+    hooks = _top_hooks(True)
+    if not hooks or getattr(hooks[0], "__module__", "") != "torch.utils.checkpoint":
+        return None
+    return weakref.ref(hooks[0])
 
 
 def recipe_of(tensor: Tensor) -> Recipe | None:
     """Return the recipe of ``tensor``, or None when it has none that still holds.
 
-    A recipe stops holding when the tensor, or one it is rebuilt from, was modified in place.
+    A recipe stops holding when the tensor, or one it is rebuilt from, was modified in place, and
+    at the border of a checkpointed region: behind it nobody else keeps what the recipe names.
     """
     recipe: Recipe | None = getattr(tensor, _ATTRIBUTE, None)
     if recipe is None or not torch.is_grad_enabled():
+        return None
+    if recipe.region != _checkpointed_region():
+        delattr(tensor, _ATTRIBUTE)  # the checkpoint keeps the tensor, and so would all of this
         return None
     current = True
     pairs = [(tensor, recipe.version), *zip(recipe.tensors, recipe.versions, strict=True)]

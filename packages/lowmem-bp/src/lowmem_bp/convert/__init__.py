@@ -43,6 +43,7 @@ def convert(
     example_inputs: Any = None,
     *,
     tables: Mapping[str, StepTable] | None = None,
+    everywhere: bool = False,
     check: bool = True,
     backend: str = "auto",
 ) -> ConversionReport:
@@ -62,6 +63,8 @@ def convert(
             compared on the whole model and the memory is measured. Without it each changed
             module is compared with the original on synthetic input.
         tables: Step tables by activation name, from :func:`lowmem_bp.calibrate`, for ``"2bit"``.
+        everywhere: In mode ``"2bit"``: use codes also where exact recomputation keeps less, for
+            comparisons.
         check: False skips the comparison.
         backend: ``"auto"`` or ``"torch"``; see :mod:`lowmem_bp.backends`.
 
@@ -82,24 +85,12 @@ def convert(
 
     Reference: arXiv 2406.16282; the exact mode goes beyond it, see the documentation.
     """
-    report, _sites = _convert(model, mode, example_inputs, tables, check, backend)
-    return report
-
-
-def _convert(
-    model: nn.Module,
-    mode: Mode,
-    example_inputs: Any = None,
-    tables: Mapping[str, StepTable] | None = None,
-    check: bool = True,
-    backend: str = "auto",
-) -> tuple[ConversionReport, list[Site]]:
     _validate(model, mode, tables)
     resolve(backend)
     before = None
     if example_inputs is not None:
         before = profile(model, example_inputs, label="before")
-    sites, skips = Planner(model, mode, tables or {}, check, backend).plan()
+    sites, skips = Planner(model, mode, tables or {}, everywhere, check, backend).plan()
     try:
         for site in sites:
             site.apply()
@@ -119,10 +110,9 @@ def _convert(
     # The outputs were for the comparison only, and may be large.
     before = before and replace(before, output=None)
     after = after and replace(after, output=None)
-    report = ConversionReport(
+    return ConversionReport(
         mode, changes(sites), tuple(skips), how, difference, before, after, notes
     )
-    return report, sites
 
 
 def _validate(model: nn.Module, mode: str, tables: Mapping[str, StepTable] | None) -> None:
@@ -191,13 +181,19 @@ def revert(model: nn.Module) -> int:
     Returns:
         Number of modules put back; 0 when there was nothing to undo.
     """
-    count = 0
-    for module in model.modules():
-        count += restore_functions(module) if has_replaced_functions(module) else 0
-        if is_lean(module):
-            restore(module)
-            count += 1
-        vars(module).pop(_MODE, None)
+    return sum(_put_back(module) for module in model.modules())
+
+
+def _is_changed(module: nn.Module) -> bool:
+    return is_lean(module) or has_replaced_functions(module) or _MODE in vars(module)
+
+
+def _put_back(module: nn.Module) -> int:
+    vars(module).pop(_MODE, None)
+    count = restore_functions(module)
+    if is_lean(module):
+        restore(module)
+        count += 1
     return count
 
 
@@ -217,11 +213,11 @@ def converted(
         >>> revert(model)
         0
     """
-    was = vars(model).get(_MODE)
-    report, sites = _convert(model, mode, example_inputs, **options)
+    before = {id(module): module for module in model.modules() if _is_changed(module)}
+    report = convert(model, mode, example_inputs, **options)
     try:
         yield report
     finally:
-        _undo(sites)
-        if was is None:
-            vars(model).pop(_MODE, None)
+        for module in model.modules():
+            if id(module) not in before:
+                _put_back(module)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lowmem_bp.activations import Activation, identify, identify_function
-from lowmem_bp.convert.check import same_forward
+from lowmem_bp.convert.check import relative_error, same_forward, tolerance
 from lowmem_bp.errors import ConfigError
 from lowmem_bp.lean import (
     ActivationStyle,
@@ -105,6 +105,7 @@ class Planner:
         model: The whole model.
         mode: See :func:`lowmem_bp.convert`.
         tables: Step tables by module name, from :func:`lowmem_bp.calibrate`.
+        everywhere: Use codes also where exact recomputation keeps less.
         check: Compare each changed module with the original on synthetic input.
         backend: Kernel backend written into the changed modules.
     """
@@ -112,6 +113,7 @@ class Planner:
     model: nn.Module
     mode: str
     tables: Mapping[str, StepTable]
+    everywhere: bool
     check: bool
     backend: str
 
@@ -241,7 +243,9 @@ class Planner:
             table = preset("relu", bits=1)  # exact: ReLU's derivative has two values
         elif known.torch_keeps == "output" and self.mode != "int8":
             raise Unsuitable(f"torch keeps {known.name}'s output, which the next layer shares")
-        elif self.mode == "2bit" and frozen and not self._is_gate(name):
+        elif self.mode == "2bit" and (
+            self.everywhere or (frozen and not self._is_gate(name))
+        ):
             table = self.tables.get(name) or _preset_or_refuse(known, "grad")
         if table is not None:
             style = ActivationStyle(known, table=table, backend=self.backend)
@@ -370,11 +374,20 @@ def _known_activation(function: Any) -> Activation | None:
 
 
 def _with_own_forward(style: ActivationStyle, module: nn.Module) -> ActivationStyle:
-    """Call the module's own forward where torch's kernel gives other bits."""
-    sample = torch.linspace(-6.0, 6.0, 101)
+    """Call the module's own forward where torch's kernel gives other bits.
+
+    Raises:
+        Unsuitable: The two differ by more than rounding: the class only has a known one's name.
+    """
+    sample = torch.linspace(-6.0, 6.0, 5001)
+    errors = []
     with torch.no_grad():
-        equal = torch.equal(module.forward(sample), style.known.forward(sample))
-    if equal:
+        for x in (sample, sample.bfloat16()):  # bf16 shows how often a composite rounds
+            errors.append(relative_error(module.forward(x), style.known.forward(x)))
+            if errors[-1] > tolerance(x.dtype):
+                name = type(module).__name__
+                raise Unsuitable(f"{name} computes something else than {style.known.name}")
+    if not any(errors):
         return style
     return ActivationStyle(style.known, style.table, style.int8, True, style.backend)
 

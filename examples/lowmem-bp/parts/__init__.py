@@ -1,0 +1,1 @@
+"""What the recipes share; nothing here is part of the package."""
