@@ -61,7 +61,8 @@ def main():
     hf.set_seed(0)
     with tempfile.TemporaryDirectory() as out:
         settings = {"max_steps": steps, "logging_steps": min(10, steps), "save_strategy": "no"}
-        arguments = hf.TrainingArguments(out, **settings)
+        size = {"per_device_train_batch_size": 2 if args.smoke else 8}
+        arguments = hf.TrainingArguments(out, **settings, **size)
         before, after, result, state = train(name, args.mode, docstrings(), arguments)
     seconds = 1 / result.metrics["train_steps_per_second"]
     loss = [entry["loss"] for entry in state.log_history if "loss" in entry][-1]

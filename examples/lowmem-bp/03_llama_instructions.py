@@ -58,6 +58,7 @@ def main():
             "logging_steps": 10,
         }
         training.train(model, args, settings, rows, hf.DataCollatorForSeq2Seq(tokenizer))
+        tokenizer.save_pretrained(args.out)
 
 
 if __name__ == "__main__":

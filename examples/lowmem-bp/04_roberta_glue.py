@@ -32,7 +32,9 @@ def main():
         tokenizer = AutoTokenizer.from_pretrained(args.model)
         # One output and no classes make it a regression.
         model = AutoModelForSequenceClassification.from_pretrained(
-            args.model, num_labels=max(len(classes), 1)
+            args.model,
+            num_labels=max(len(classes), 1),
+            ignore_mismatched_sizes=True,  # a checkpoint may bring the head of another task
         )
 
         def metrics(result):
@@ -51,6 +53,7 @@ def main():
         }
         to_batch = partial(collate, tokenizer=tokenizer)
         training.train(model, args, settings, rows, to_batch, held_out, metrics)
+        tokenizer.save_pretrained(args.out)
 
 
 if __name__ == "__main__":

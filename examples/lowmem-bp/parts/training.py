@@ -30,13 +30,13 @@ def options(recipe, model, bf16=False):
 def arguments(parser, tiny):
     """Parse the command line; with ``--smoke``, ``tiny(folder, args)`` makes data and model."""
     args = parser.parse_args()
+    hf.set_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         if args.smoke:
             args.out = folder
             args.data, args.model = tiny(Path(folder), args)
         elif args.data is None:
             parser.error("say where the data is, or try --smoke")
-        hf.set_seed(args.seed)
         yield args
 
 

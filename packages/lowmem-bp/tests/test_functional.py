@@ -669,6 +669,27 @@ def test_a_recipe_ends_when_a_tensor_changes_in_place(what):
         assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6)])
+@pytest.mark.parametrize("in_by_out", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_result_of_a_linear_may_be_changed_in_place(with_bias, in_by_out, shape):
+    """As that of nn.Linear: ``h = linear(x); h += residual``, or an activation in place."""
+    p, weight = torch.randn(shape, requires_grad=True), torch.randn(6, 6, requires_grad=True)
+    bias = torch.randn(6, requires_grad=True) if with_bias else None
+
+    def gradients(activation, linear):
+        y = linear(activation(p))
+        y += p
+        y = torch.relu_(y)
+        return torch.autograd.grad(y.sum(), (p, weight))
+
+    ours = gradients(
+        lambda x: L.activation(x, "gelu"), lambda x: L.linear(x, weight, bias, in_by_out=in_by_out)
+    )
+    theirs = gradients(F.gelu, lambda x: F.linear(x, weight.t() if in_by_out else weight, bias))
+    assert max(map(relative, ours, theirs)) <= 1e-6
+
+
 def test_gelu_output_changed_in_place_gives_torchs_gradients():
     p = torch.randn(3, 6, requires_grad=True)
     weight = torch.randn(4, 6, requires_grad=True)

@@ -99,7 +99,7 @@ def test_fp32_adapters_get_the_same_gradients(zoo, lora, family, targets, dropou
     assert ("dropout" in kinds(report)) == (dropout > 0)
     assert report.ratio <= RATIOS[FP32][family][targets == "all"][dropout > 0]
     assert list(model.state_dict()) == list(state)
-    zoo.assert_same(zoo.run(model, inputs), stock)
+    zoo.assert_same(zoo.run(model, inputs), stock, outputs=0.0)
 
     revert(model)
     zoo.assert_bit_equal(zoo.run(model, inputs), stock)
@@ -117,7 +117,7 @@ def test_bf16_base(zoo, lora, family, kind, targets, dropout):
     report = convert(model, example_inputs=inputs)
     assert report.ratio <= RATIOS[kind][family][targets == "all"][dropout > 0]
     result = zoo.run(model, inputs)
-    assert zoo.output_error(result, stock) <= 2**-7
+    assert zoo.output_error(result, stock) == 0.0
     # Both are off by bf16 rounding, most of it in the frozen bf16 base.
     assert zoo.whole_error(result, stock) <= 0.02
     assert zoo.gradient_errors(result, stock).keys() == stock.grads.keys()
@@ -285,9 +285,7 @@ def test_save_and_load(zoo, lora, tmp_path):
     stock = zoo.run(model, inputs)
     convert(model, example_inputs=inputs)
     model.save_pretrained(tmp_path)
-    loaded = peft.PeftModel.from_pretrained(
-        zoo.build("llama").train(), tmp_path, is_trainable=True
-    )
+    loaded = peft.PeftModel.from_pretrained(zoo.build("llama").train(), tmp_path, is_trainable=True)
     loaded.train()
     zoo.assert_bit_equal(zoo.run(loaded, inputs), stock)
     base = zoo.build("llama").train()

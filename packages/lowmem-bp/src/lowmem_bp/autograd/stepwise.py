@@ -77,7 +77,8 @@ class _StepMultiply(torch.autograd.Function):
     def forward(
         packed: Tensor, grad: Tensor, levels: tuple[float, ...], bits: int, backend: str
     ) -> Tensor:
-        return _step_multiply(packed, grad, list(levels), bits, backend)
+        product: Tensor = _step_multiply(packed, grad, list(levels), bits, backend)
+        return product
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

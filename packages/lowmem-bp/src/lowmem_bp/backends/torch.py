@@ -22,6 +22,7 @@ class TorchBackend:
 
     @staticmethod
     def pack(codes: Tensor, bits: int) -> Tensor:
+        """Pack small codes, lowest bits first."""
         per_byte = 8 // bits
         flat = codes.reshape(-1)
         flat = F.pad(flat, (0, -flat.numel() % per_byte)).view(-1, per_byte)
@@ -32,12 +33,14 @@ class TorchBackend:
 
     @staticmethod
     def unpack(packed: Tensor, numel: int, bits: int) -> Tensor:
+        """Invert :meth:`pack`."""
         shifts = range(0, 8, bits)
         mask = (1 << bits) - 1
         return torch.stack([(packed >> s) & mask for s in shifts], dim=-1).view(-1)[:numel]
 
     @staticmethod
     def pack_steps(x: Tensor, cuts: list[float], bits: int) -> Tensor:
+        """Count the cuts below each element and pack the counts."""
         # Compare in fp32 as the kernels do: a cut rounded to bf16 would move elements across it.
         x = _wide(x)
         codes = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
@@ -47,6 +50,7 @@ class TorchBackend:
 
     @staticmethod
     def step_multiply(packed: Tensor, grad: Tensor, levels: list[float], bits: int) -> Tensor:
+        """Multiply by the levels that the codes name."""
         wide = _wide(grad)
         # One look-up per byte: a row of the table holds the levels of all codes in that byte.
         codes = TorchBackend.unpack(
@@ -58,6 +62,7 @@ class TorchBackend:
 
     @staticmethod
     def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Round to 8 bits, one scale per group of 128."""
         groups = _groups(_wide(x))
         largest = groups.abs().amax(-1, keepdim=True)
         # The scale is rounded first, so that quantising uses the value dequantising will see.
@@ -68,12 +73,15 @@ class TorchBackend:
 
     @staticmethod
     def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Invert :meth:`quantize_int8` up to rounding."""
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         x = _groups(q.to(compute)) * scale.to(compute).unsqueeze(-1)
-        return x.flatten(-2)[..., : q.shape[-1]].to(dtype)
+        flat: Tensor = x.flatten(-2)
+        return flat[..., : q.shape[-1]].to(dtype)
 
 
 def _groups(x: Tensor) -> Tensor:
     """View the last dimension as groups of 128, the last one filled with zeros."""
     x = F.pad(x, (0, -x.shape[-1] % _GROUP))
-    return x.unflatten(-1, (-1, _GROUP))
+    groups: Tensor = x.unflatten(-1, (-1, _GROUP))
+    return groups

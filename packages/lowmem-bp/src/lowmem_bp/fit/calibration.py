@@ -12,7 +12,7 @@ from lowmem_bp.activations import identify
 from lowmem_bp.errors import ConfigError
 from lowmem_bp.fit.arguments import check_choice, workspace
 from lowmem_bp.fit.stepwise import fit_stepwise
-from lowmem_bp.profile import call, preserved
+from lowmem_bp.memory import call, preserved
 from lowmem_bp.steps import StepTable
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lowmem_bp.lean import Lean, become
-from lowmem_bp.profile import tensors_in
+from lowmem_bp.memory import tensors_in
 
 # Relative to the norm of the original output: bf16 has 8 bits of precision, fp16 11.
 _TOLERANCE = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-9}
@@ -36,7 +37,7 @@ def relative_error(result: Tensor, reference: Tensor) -> float:
     difference, size = (a - b).norm().item(), b.norm().item()
     if difference == 0.0:
         return 0.0
-    return difference / size if size > 0 else float("inf")
+    return difference / size if size > 0 and math.isfinite(difference) else float("inf")
 
 
 def worst_difference(outputs: Any, references: Any) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lowmem_bp.activations import Activation, identify, identify_function
-from lowmem_bp.convert.check import relative_error, same_forward, tolerance
+from lowmem_bp.conversion.check import relative_error, same_forward, tolerance
 from lowmem_bp.errors import ConfigError
 from lowmem_bp.lean import (
     ActivationStyle,
@@ -92,9 +92,15 @@ def restore_functions(module: nn.Module) -> int:
     return len(replaced)
 
 
+def replaced_functions(module: nn.Module) -> dict[str, Any]:
+    """Return the originals of the function attributes replaced by :meth:`Site.apply`."""
+    replaced: dict[str, Any] = vars(module).get(_REPLACED_FUNCTIONS, {})
+    return replaced
+
+
 def has_replaced_functions(module: nn.Module) -> bool:
     """Whether a function attribute of ``module`` is replaced."""
-    return _REPLACED_FUNCTIONS in vars(module)
+    return bool(replaced_functions(module))
 
 
 @dataclass(frozen=True)
@@ -243,9 +249,7 @@ class Planner:
             table = preset("relu", bits=1)  # exact: ReLU's derivative has two values
         elif known.torch_keeps == "output" and self.mode != "int8":
             raise Unsuitable(f"torch keeps {known.name}'s output, which the next layer shares")
-        elif self.mode == "2bit" and (
-            self.everywhere or (frozen and not self._is_gate(name))
-        ):
+        elif self.mode == "2bit" and (self.everywhere or (frozen and not self._is_gate(name))):
             table = self.tables.get(name) or _preset_or_refuse(known, "grad")
         if table is not None:
             style = ActivationStyle(known, table=table, backend=self.backend)
@@ -356,9 +360,7 @@ def norm_style(module: nn.Module) -> NormStyle:
 
 
 def _same_norm(module: nn.Module, style: NormStyle, dtype: torch.dtype | None = None) -> bool:
-    problem = same_forward(
-        module, LeanNorm, style, "norm", random_weight=True, input_dtype=dtype
-    )
+    problem = same_forward(module, LeanNorm, style, "norm", random_weight=True, input_dtype=dtype)
     return problem is None
 
 
@@ -437,7 +439,7 @@ def _features(linear: nn.Module) -> tuple[int, int]:
 def keeps_input(linear: nn.Module) -> bool:
     """Whether the backward pass of a linear or LoRA layer needs the layer's input."""
     if kind_of_site(linear) == "lora":
-        adapters = [p for m in linear.lora_A.values() for p in m.parameters()]  # type: ignore[union-attr,operator]
+        adapters = [p for m in linear.lora_A.values() for p in m.parameters()]  # type: ignore[operator]
         base: Any = linear.base_layer
         return any(p.requires_grad for p in [*adapters, base.weight])
     weight: Any = linear.weight

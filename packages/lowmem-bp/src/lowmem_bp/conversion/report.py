@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lowmem_bp.convert.sites import Site, Skip
-from lowmem_bp.profile import MemoryReport
+from lowmem_bp.conversion.sites import Site, Skip
+from lowmem_bp.memory import MemoryReport
 
 
 @dataclass(frozen=True)

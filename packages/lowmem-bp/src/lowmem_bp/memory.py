@@ -99,8 +99,10 @@ class MemoryReport:
         rows = [("kind", "bytes/token", *(("before", "ratio") if baseline else ()))]
         mine, theirs = self.by_kind(), baseline.by_kind() if baseline else {}
         tokens = max(self.tokens, 1)
-        for kind in {**theirs, **mine}:
-            rows.append(_row(kind, mine.get(kind, 0), theirs.get(kind, 0), tokens, bool(baseline)))
+        rows += [
+            _row(kind, mine.get(kind, 0), theirs.get(kind, 0), tokens, bool(baseline))
+            for kind in {**theirs, **mine}
+        ]
         before = baseline.total_bytes if baseline else 0
         rows.append(_row("total", self.total_bytes, before, tokens, bool(baseline)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -15,9 +15,10 @@ from typing import Any
 from torch import nn
 
 from lowmem_bp.backends import resolve
-from lowmem_bp.convert.check import worst_difference
-from lowmem_bp.convert.report import Change, ConversionReport, changes
-from lowmem_bp.convert.sites import (
+from lowmem_bp.conversion.check import worst_difference
+from lowmem_bp.conversion.merge import Merge, MergeReport, merge_norms, unmerge_norms
+from lowmem_bp.conversion.report import Change, ConversionReport, changes
+from lowmem_bp.conversion.sites import (
     CONVERTED,
     MODES,
     Mode,
@@ -27,12 +28,25 @@ from lowmem_bp.convert.sites import (
     has_replaced_functions,
     restore_functions,
 )
+from lowmem_bp.conversion.trace import functional_calls
 from lowmem_bp.errors import ConfigError, ConvertError
-from lowmem_bp.lean import is_lean, restore
-from lowmem_bp.profile import MemoryReport, profile
+from lowmem_bp.lean import is_lean, is_wrapped, restore
+from lowmem_bp.memory import MemoryReport, profile
 from lowmem_bp.steps import StepTable
 
-__all__ = ["Change", "ConversionReport", "Mode", "Skip", "convert", "converted", "revert"]
+__all__ = [
+    "Change",
+    "ConversionReport",
+    "Merge",
+    "MergeReport",
+    "Mode",
+    "Skip",
+    "convert",
+    "converted",
+    "merge_norms",
+    "revert",
+    "unmerge_norms",
+]
 
 _MODE = "_lowmem_bp_mode"
 
@@ -87,9 +101,10 @@ def convert(
     """
     _validate(model, mode, tables)
     resolve(backend)
-    before = None
+    before, unreachable = None, {}
     if example_inputs is not None:
         before = profile(model, example_inputs, label="before")
+        unreachable = functional_calls(model, example_inputs)
     sites, skips = Planner(model, mode, tables or {}, everywhere, check, backend).plan()
     try:
         for site in sites:
@@ -106,7 +121,7 @@ def convert(
         _undo(sites)
         raise
     vars(model)[_MODE] = mode
-    notes = _notes(model, sites, skips)
+    notes = _notes(model, sites, skips, unreachable)
     # The outputs were for the comparison only, and may be large.
     before = before and replace(before, output=None)
     after = after and replace(after, output=None)
@@ -156,7 +171,12 @@ def _undo(sites: list[Site]) -> None:
             restore_functions(site.module)
 
 
-def _notes(model: nn.Module, sites: list[Site], skips: list[Skip]) -> tuple[str, ...]:
+def _notes(
+    model: nn.Module,
+    sites: list[Site],
+    skips: list[Skip],
+    unreachable: Mapping[str, tuple[str, ...]],
+) -> tuple[str, ...]:
     notes = []
     if not sites and any(skip.reason == CONVERTED for skip in skips):
         notes.append("already converted: nothing done")
@@ -169,6 +189,14 @@ def _notes(model: nn.Module, sites: list[Site], skips: list[Skip]) -> tuple[str,
             "gradient checkpointing is on: checkpointed blocks keep only their input, so only the "
             "peak during their recomputation falls"
         )
+    calls: dict[tuple[str, tuple[str, ...]], str] = {}
+    for name, functions in unreachable.items():  # one note per class, with its first module
+        calls.setdefault((type(model.get_submodule(name)).__name__, functions), name)
+    for (cls, functions), name in calls.items():
+        notes.append(
+            f"{cls} ({name or 'the model'}) calls F.{', F.'.join(functions)} in its forward, where "
+            "convert cannot reach: use a module, or lowmem_bp.functional"
+        )
     return tuple(notes)
 
 
@@ -180,7 +208,16 @@ def revert(model: nn.Module) -> int:
 
     Returns:
         Number of modules put back; 0 when there was nothing to undo.
+
+    Raises:
+        ConvertError: A converted module was itself wrapped by FSDP; nothing was changed.
     """
+    for name, module in model.named_modules():
+        if is_wrapped(module):
+            raise ConvertError(
+                f"{name or 'the model'} is {type(module).__name__}, which another library made of "
+                "the converted module; call revert before wrapping (fully_shard)."
+            )
     return sum(_put_back(module) for module in model.modules())
 
 

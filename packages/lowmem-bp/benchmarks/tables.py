@@ -1,0 +1,157 @@
+"""Write the tables of the documentation from the result files.
+
+python tables.py            # rewrite the tables
+python tables.py --check    # exit 1 if one is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+PAGES = (ROOT / "docs/lowmem-bp/benchmarks.md", HERE.parent / "README.md")
+TITLES = {
+    "vit fp32 full": "ViT, fp32, full tuning",
+    "vit amp full": "ViT, bf16 autocast, full tuning",
+    "vit bf16 lora qv": "ViT, bf16, LoRA on q and v",
+    "llama bf16 full": "Llama style, bf16, full tuning",
+    "llama-hf bf16 full": "Llama style, bf16, full tuning, Hugging Face's RMSNorm",
+    "llama bf16 lora qv": "Llama style, bf16, LoRA on q and v",
+    "llama bf16 lora all": "Llama style, bf16, LoRA on all linears",
+}
+MODES = ("paper", "exact", "int8", "2bit")
+
+
+def load(name: str) -> dict:
+    return json.loads((HERE / "results" / name / "summary.json").read_text())
+
+
+def machine(run: dict) -> str:
+    device, versions = run["device"], run["versions"]
+    return (
+        f"Measured on {device['cores']} {device['machine']} cores, {device['threads']} threads, "
+        f"torch {versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
+    )
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def ratios() -> str:
+    """Bytes relative to stock, one row per block."""
+    cases: dict[str, dict[str, dict]] = {}
+    for m in load("blocks")["results"]["measurements"]:
+        cases.setdefault(m["case"], {})[m["mode"]] = m
+    rows = [
+        [TITLES[case], *(f"{modes[mode]['ratio']:.3f}" for mode in MODES)]
+        for case, modes in cases.items()
+    ]
+    return markdown(["block", *(f"`{mode}`" for mode in MODES)], rows)
+
+
+def blocks() -> str:
+    """Bytes, gradient error and time of every block and mode."""
+    run = load("blocks")
+    rows, stock = [], 1.0
+    for m in run["results"]["measurements"]:
+        seconds = m["seconds"]
+        median = statistics.median(seconds)
+        stock = median if m["mode"] == "stock" else stock
+        rows.append(
+            [
+                TITLES[m["case"]],
+                m["mode"],
+                f"{m['bytes_per_token']:,.0f}",
+                f"{m['ratio']:.3f}",
+                f"{m['gradient_error']:.1e}",
+                f"{median:.2f} ({min(seconds):.2f} to {max(seconds):.2f})",
+                f"{median / stock:.2f}",
+            ]
+        )
+    head = ["block", "mode", "bytes/token", "ratio", "gradient error", "s/step (range)", "time"]
+    size = run["settings"]
+    note = (
+        f"{machine(run)} Batch {size['batch']}, {size['length']} tokens, width 768; "
+        f"{size['repeats']} steps of each mode in turn, seed 0."
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
+def training() -> str:
+    """Gradient and held-out loss of every mode on MiniLM."""
+    run = load("training")
+    rows = []
+    for name, row in run["rows"].items():
+        loss, difference = row["held_out"], row["held_out_minus_stock"]
+        versus_stock = (
+            "0"
+            if name == "stock"
+            else f"{difference['iqm']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+        )
+        rows.append(
+            [
+                name,
+                f"{row['ratio']['mean']:.3f}",
+                f"{row['cosine']['mean']:.4f}",
+                f"{row['error']['mean']:.1e}",
+                f"{loss['mean']:.4f}",
+                f"{loss['iqm']:.4f} [{loss['low']:.4f}, {loss['high']:.4f}]",
+                versus_stock,
+            ]
+        )
+    head = [
+        "mode",
+        "bytes ratio",
+        "gradient cosine",
+        "gradient error",
+        "held-out loss, mean",
+        "IQM [95 %]",
+        "minus stock, paired IQM [95 %]",
+    ]
+    pair = run["rows"]["2bit everywhere"]["held_out_minus_paper"]
+    note = (
+        f"{len(run['seeds'])} seeds ({', '.join(map(str, run['seeds']))}), "
+        f"{run['settings']['steps']} steps of AdamW each. `2bit everywhere` minus `paper`, in "
+        f"pairs: {pair['iqm']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]. {machine(run)}"
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
+TABLES = {"ratios": ratios, "blocks": blocks, "training": training}
+
+
+def filled(text: str) -> str:
+    """Return a page with every marked table written anew."""
+
+    def table(match: re.Match) -> str:
+        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, report what is old")
+    options = parser.parse_args()
+    old = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            old.append(page.relative_to(ROOT))
+            if not options.check:
+                page.write_text(new, encoding="utf-8")
+    if options.check and old:
+        sys.exit(f"out of date, run benchmarks/tables.py: {', '.join(map(str, old))}")
+
+
+if __name__ == "__main__":
+    main()

