@@ -20,8 +20,7 @@ TRAINED = (
     "ddp unused",
     "fsdp bert",
     "fsdp llama",
-    # A norm and the layers that rebuild its output in groups of their own: by the time of backward
-    # the norm's weight is sharded again and its storage is gone.
+    # A norm and the layers behind it in groups of their own.
     "fsdp parts bert",
     "fsdp parts llama",
 )
@@ -68,6 +67,9 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
         assert found["gradients"] <= 1e-5, case
         assert found["moved"] > 1e-3, f"{case}: nothing was trained"
         assert found["parameters"] <= 1e-5 * found["moved"], case
+    head = results["fsdp head"]
+    assert head["gradients"] <= 1e-5
+    assert head["head"] < head["x"], "it kept its input: no recipe, nothing was tested"
     int8 = results["ddp int8"]
     assert 1e-5 < int8["gradients"] <= 2e-2
     assert int8["parameters"] <= 2e-2 * int8["moved"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -143,6 +144,32 @@ def mixed_precision(family):
     return {"gradients": error(gradients[1], gradients[0])}
 
 
+def head_behind_a_sharded_norm():
+    """The last layer, in the root's group, rebuilds its input from a norm in another group.
+
+    That norm's weight is sharded again after the forward pass, and gathered only once the last
+    layer's backward is over.
+    """
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16)) for _ in range(2)]
+    alone = nn.Sequential(*blocks, nn.Linear(16, 4))
+    for parameter in alone.parameters():
+        parameter.data.add_(0.3 * torch.randn(parameter.shape))
+    model = copy.deepcopy(alone)
+    lowmem_bp.convert(model)
+    for block in model[:2]:
+        fully_shard(block, reshard_after_forward=True)
+    fully_shard(model, reshard_after_forward=True)
+    x = torch.randn(4, 30, 16)
+    rank = dist.get_rank()
+    model(x[2 * rank : 2 * rank + 2]).pow(2).mean().backward()
+    alone(x).pow(2).mean().backward()
+    mine, theirs = ([p.grad for p in module.parameters()] for module in (model, alone))
+    half = x[2 * rank : 2 * rank + 2]
+    held = lowmem_bp.profile(model, half).by_module()
+    return {"gradients": worst(mine, theirs), "head": held.get("2", 0), "x": half.nbytes}
+
+
 def revert_of_sharded_modules():
     """A module that FSDP wrapped itself cannot be put back; the model keeps working."""
     model = tiny.build("llama").eval()
@@ -171,6 +198,7 @@ def main(path):
     results["ddp unused"] = compare(
         "bert", lambda model: DistributedDataParallel(model, find_unused_parameters=True)
     )
+    results["fsdp head"] = head_behind_a_sharded_norm()
     results["revert"] = revert_of_sharded_modules()
     if dist.get_rank() == 0:
         Path(path).write_text(json.dumps(results), encoding="utf-8")

@@ -346,7 +346,8 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     """The plain tensors inside ``tensor``: itself, or the parts of a wrapper such as DTensor."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _context = tensor.__tensor_flatten__()
-        return [part for name in names for part in _parts(getattr(tensor, name))]
+        inner = [getattr(tensor, name) for name in names]  # not all are tensors: device meshes
+        return [part for item in inner if isinstance(item, Tensor) for part in _parts(item)]
     return [tensor]
 
 
