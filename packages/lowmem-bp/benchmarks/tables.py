@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 from pathlib import Path
 
@@ -58,31 +57,22 @@ def ratios() -> str:
 
 
 def blocks() -> str:
-    """Bytes, gradient error and time of every block and mode."""
+    """Bytes and gradient error of every block and mode."""
     run = load("blocks")
-    rows, stock = [], 1.0
-    for m in run["results"]["measurements"]:
-        seconds = m["seconds"]
-        median = statistics.median(seconds)
-        stock = median if m["mode"] == "stock" else stock
-        rows.append(
-            [
-                TITLES[m["case"]],
-                m["mode"],
-                f"{m['bytes_per_token']:,.0f}",
-                f"{m['ratio']:.3f}",
-                f"{m['gradient_error']:.1e}",
-                f"{median:.2f} ({min(seconds):.2f} to {max(seconds):.2f})",
-                f"{median / stock:.2f}",
-            ]
-        )
-    head = ["block", "mode", "bytes/token", "ratio", "gradient error", "s/step (range)", "time"]
+    rows = [
+        [
+            TITLES[m["case"]],
+            m["mode"],
+            f"{m['bytes_per_token']:,.0f}",
+            f"{m['ratio']:.3f}",
+            f"{m['gradient_error']:.1e}",
+        ]
+        for m in run["results"]["measurements"]
+    ]
     size = run["settings"]
-    note = (
-        f"{machine(run)} Batch {size['batch']}, {size['length']} tokens, width 768; "
-        f"{size['repeats']} steps of each mode in turn, seed 0."
-    )
-    return f"{markdown(head, rows)}\n\n{note}"
+    note = f"{machine(run)} Batch {size['batch']}, {size['length']} tokens, width 768, seed 0."
+    table = markdown(["block", "mode", "bytes/token", "ratio", "gradient error"], rows)
+    return f"{table}\n\n{note}"
 
 
 def training() -> str:
