@@ -96,9 +96,9 @@ class LeanLinear(Lean):
     weight: Any
     bias: Any
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer."""
-        return linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer; the argument has torch's name, for callers by keyword."""
+        return linear(input, self.weight, self.bias)
 
 
 class LeanConv1D(Lean):
@@ -118,9 +118,9 @@ class LeanDropout(Lean):
     p: float
     training: bool
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Drop elements while training."""
-        return dropout(x, self.p, self.training, backend=resolve(self._lowmem_bp))
+        return dropout(input, self.p, self.training, backend=resolve(self._lowmem_bp))
 
 
 class LeanNorm(Lean):
@@ -129,8 +129,9 @@ class LeanNorm(Lean):
     weight: Any
     bias: Any
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the rows of ``x``."""
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """Normalise rows; classes name their one argument differently."""
+        (x,) = (*args, *kwargs.values())
         style: NormStyle = self._lowmem_bp
         if hasattr(self, "normalized_shape"):
             check_rows(x, self.normalized_shape)  # torch's classes refuse other input as well
@@ -161,10 +162,10 @@ def _norm_dtype(x: Tensor, style: NormStyle) -> torch.dtype:
 class LeanActivation(Lean):
     """An activation whose output is rebuilt from what its backward keeps."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply the activation."""
         style: ActivationStyle = self._lowmem_bp
-        return style(x, super().forward if style.own_forward else None)  # type: ignore[misc]
+        return style(input, super().forward if style.own_forward else None)  # type: ignore[misc]
 
 
 class LeanGatedMLP(Lean):
