@@ -44,7 +44,8 @@ def folder(tmp_path_factory):
 def test_help_is_fast_and_names_every_command():
     script = "import sys, lowmem_bp.cli; assert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert min(_cpu_seconds() for _ in range(3)) < 0.4
+    # 0.28 s on an idle machine; CPU time grows too when others use the caches.
+    assert min(_cpu_seconds() for _ in range(3)) < 0.8
     text = run("--help").stdout
     for command in ("demo", "profile", "convert", "fit", "bench", "info"):
         assert command in text
@@ -147,6 +148,46 @@ def test_demo_refuses_a_folder_of_others(tmp_path):
     done = run("demo", "--out", tmp_path, check=False)
     assert done.returncode == 2
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_demo_replaces_only_its_own_results(tmp_path):
+    from lowmem_bp.demo import is_of_demo
+
+    (tmp_path / "summary.json").write_text('{"settings": {"job": "lowmem-bp demo"}}')
+    assert is_of_demo(tmp_path)
+    (tmp_path / "weights.bin").write_text("mine")
+    assert not is_of_demo(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "summary.json").write_text('{"settings": {}}')
+    assert not is_of_demo(other)
+
+
+def test_results_never_replace_files_of_others(tmp_path):
+    (tmp_path / "stock.json").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path, tmp_path / "file"):
+        done = run("bench", "--features", 12, "--out", out, check=False)
+        assert done.returncode == 2
+        assert "not an empty folder" in done.stderr
+    assert (tmp_path / "stock.json").read_text() == "mine"
+
+
+def test_model_that_prints_or_raises(tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "import torch\nfrom torch import nn\nprint('imported')\n"
+        "class Loud(nn.Linear):\n    def forward(self, x):\n"
+        "        print('called')\n        return super().forward(x)\n"
+        "def make():\n    print('made')\n    return Loud(4, 4), torch.randn(2, 4)\n"
+        "def wrong():\n    return nn.Linear(4, 4), torch.randn(2, 5)\n"
+        "def broken():\n    return 1 / 0\n"
+    )
+    json.loads(run("convert", "loud:make", "--json", cwd=tmp_path).stdout)
+    for function, message in (("wrong", "mat1 and mat2"), ("broken", "ZeroDivisionError")):
+        done = run("convert", f"loud:{function}", cwd=tmp_path, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

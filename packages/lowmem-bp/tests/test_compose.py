@@ -523,7 +523,7 @@ def test_a_compiled_part_of_an_eager_model():
 
 @compiling
 @pytest.mark.usefixtures("_fresh_compiler")
-def test_change_in_place_under_compile_is_refused_clearly():
+def test_change_in_place_under_compile_is_followed():
     class InPlace(Gelu):
         def forward(self, x):
             h = self.norm(x)
@@ -538,8 +538,7 @@ def test_change_in_place_under_compile_is_refused_clearly():
     # Eager code notices and keeps the changed tensor itself.
     assert error(gradients(twin, x), gradients(model, x)) <= 1e-6
     compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
-    with pytest.raises(Exception, match=r"modified in place.*lowmem_bp.revert\(model\)"):
-        compiled(x.requires_grad_())
+    assert error(gradients(compiled, x), gradients(model, x)) <= 1e-6
 
 
 @compiling

@@ -35,6 +35,8 @@ CHANGED = {
     "encoder-relu-post": {"norm": 4, "linear": 4, "dropout": 6},
 }
 SKIPPED = {
+    "vit": {"Conv2d is not covered": 1},
+    "dinov2": {"Conv2d is not covered": 1, "Dinov2LayerScale is not covered": 4},
     "bert": {TANH: 1},
     "minilm": {TANH: 1},
     "layer-gelu-pre": {MHA: 2},

@@ -554,7 +554,7 @@ class DroppingMLP(nn.Module):
         (LoudDropout(0.1), "its class has a forward of its own"),
         (SiLUActivation(), "SiLUActivation computes something else than silu"),
         (Conv1D(8), "its class has a forward of its own"),
-        (DroppingMLP(8).eval(), "the lean form differs from it by"),
+        (DroppingMLP(8).eval(), "its forward is not down_proj"),
         (nn.GroupNorm(2, 8), "normalises over the batch"),
         (nn.GLU(), "not a known activation"),
         (nn.Hardtanh(), "not a known activation"),

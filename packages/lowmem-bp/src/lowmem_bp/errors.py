@@ -29,7 +29,3 @@ class ConvertError(LowmemBPError, RuntimeError):
 
 class MissingExtraError(LowmemBPError, ImportError):
     """A feature needs an optional dependency that is not installed."""
-
-
-class LowmemBPWarning(UserWarning):
-    """Category of every warning this package emits."""

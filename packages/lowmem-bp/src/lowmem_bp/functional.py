@@ -55,7 +55,7 @@ def stepwise(
     activation: str = "gelu",
     table: StepTable | Literal["paper", "grad"] = "grad",
     *,
-    bits: int = 2,
+    bits: int | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Apply an activation; keep 1, 2 or 4 bits per element for an approximate derivative.
@@ -68,7 +68,7 @@ def stepwise(
         activation: Name, see :data:`lowmem_bp.activations.ACTIVATIONS`.
         table: ``"paper"`` (published constants, 2 bits), ``"grad"`` (best derivative under
             N(0, 2²)), or a table from :func:`lowmem_bp.fit_stepwise`, which brings its own bits.
-        bits: 1, 2 or 4; used with a preset name.
+        bits: 1, 2 or 4, with a preset name; default 2.
         backend: Kernel backend.
 
     Returns:
@@ -89,7 +89,9 @@ def stepwise(
     _require_float(x)
     known = get_activation(activation)
     if isinstance(table, str):
-        table = preset(activation, table, bits)
+        table = preset(activation, table, 2 if bits is None else bits)
+    elif bits not in (None, table.bits):
+        raise ConfigError(f"bits={bits} and a table of {table.bits} bits: leave bits out.")
     resolve(backend)
     return _stepwise(x, known.forward, table, backend=backend)
 
@@ -126,9 +128,14 @@ def activation(
     Args:
         x: Floating point, any shape.
         name: Of the activation.
-        mode: ``"int8"`` keeps ``x`` in 8 bits (groups of 128 along the last dimension).
+        mode: ``"int8"`` keeps ``x`` in 8 bits (groups of 128 along the last dimension; a NaN or
+            infinity spoils its group). Derivatives of second order take it as a constant.
         backend: Kernel backend.
     """
+    return _activate(x, name, mode, backend)
+
+
+def _activate(x: Tensor, name: str, mode: str, backend: str) -> Tensor:
     _require_float(x)
     int8 = _is_int8(mode)
     return _activation(x, get_activation(name), int8=int8, backend=resolve(backend))
@@ -137,7 +144,9 @@ def activation(
 def multiply(
     a: Tensor, b: Tensor, *, mode: Literal["exact", "int8"] = "exact", backend: str = "auto"
 ) -> Tensor:
-    """Multiply two tensors of one shape; keep their recipes where they have one.
+    """Multiply a gate with what it gates; keep their recipes where they have one.
+
+    Tensors of different shapes are multiplied as usual, without any saving.
 
     Args:
         a: Usually the output of :func:`activation`.
@@ -259,7 +268,7 @@ def act_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    activation_name: str = "gelu",
+    activation: str = "gelu",
     *,
     mode: Literal["exact", "int8"] = "exact",
     backend: str = "auto",
@@ -270,14 +279,14 @@ def act_linear(
         x: ``(..., features)``.
         weight: ``(out, features)``.
         bias: ``(out,)`` or None.
-        activation_name: Of the activation.
+        activation: Name of the activation.
         mode: ``"exact"`` or ``"int8"``.
         backend: Kernel backend.
 
     Returns:
         ``(..., out)``.
     """
-    return linear(activation(x, activation_name, mode=mode, backend=backend), weight, bias)
+    return linear(_activate(x, activation, mode, backend), weight, bias)
 
 
 def swiglu_linear(
@@ -287,7 +296,7 @@ def swiglu_linear(
     bias: Tensor | None = None,
     *,
     mode: Literal["exact", "int8"] = "exact",
-    activation_name: str = "silu",
+    activation: str = "silu",
     backend: str = "auto",
 ) -> Tensor:
     """``linear(silu(gate) * up)`` that keeps ``gate`` and ``up`` alone (``"int8"``: in 8 bits).
@@ -300,7 +309,7 @@ def swiglu_linear(
         weight: ``(out, features)``.
         bias: ``(out,)`` or None.
         mode: ``"exact"`` or ``"int8"`` (gradient error about 1e-2).
-        activation_name: Of the gate's activation.
+        activation: Name of the gate's activation.
         backend: Kernel backend.
 
     Returns:
@@ -310,7 +319,7 @@ def swiglu_linear(
         raise ShapeError(
             f"gate has shape {tuple(gate.shape)} and up {tuple(up.shape)}; expected the same."
         )
-    hidden = activation(gate, activation_name, mode=mode, backend=backend)
+    hidden = _activate(gate, activation, mode, backend)
     return linear(multiply(hidden, up, mode=mode, backend=backend), weight, bias)
 
 
@@ -388,7 +397,7 @@ def unpack_bool(packed: Tensor, numel: int, *, backend: str = "auto") -> Tensor:
 
 
 def _check_bits(bits: int) -> None:
-    if bits not in (1, 2, 4):
+    if not isinstance(bits, int) or bits not in (1, 2, 4):
         raise ConfigError(f"bits={bits!r}: expected 1, 2 or 4 (3 bits do not fill bytes).")
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from lowmem_bp.activations import Activation
 from lowmem_bp.autograd.activation import activation
-from lowmem_bp.autograd.dropout import cast, dropout
+from lowmem_bp.autograd.cast import cast
+from lowmem_bp.autograd.dropout import dropout
 from lowmem_bp.autograd.linear import linear
 from lowmem_bp.autograd.norm import autocast_dtype, check_rows, norm
 from lowmem_bp.autograd.product import product
@@ -38,6 +40,8 @@ class NormStyle:
         round_first: Rounds ``z`` to the input's dtype before the weight is applied.
         eps: The module's own epsilon; None means that of the dtype the arithmetic is done in.
         n_dims: Number of normalised dimensions.
+        of_torch: One of torch's own classes, which autocast runs in fp32 on CUDA.
+        emit_autocast_dtype: Under autocast the result has the autocast dtype.
     """
 
     centred: bool
@@ -45,6 +49,7 @@ class NormStyle:
     offset: float = 0.0
     round_first: bool = False
     n_dims: int = 1
+    of_torch: bool = False
     emit_autocast_dtype: bool = False
 
 
@@ -154,8 +159,8 @@ def _norm_dtype(x: Tensor, style: NormStyle) -> torch.dtype:
         return x.dtype
     if style.emit_autocast_dtype:
         return autocast
-    if style.centred and x.device.type == "cuda" and x.dtype != torch.float64:
-        return torch.float32  # torch's autocast runs layer_norm in fp32 there
+    if style.of_torch and x.device.type == "cuda" and x.dtype != torch.float64:
+        return torch.float32  # torch's autocast runs its norms in fp32 there
     return x.dtype
 
 
@@ -194,19 +199,21 @@ class LeanLora(Lean):
         return cast(x, result.dtype)
 
 
-_CLASSES: dict[tuple[type, type], type] = {}
+# Weak, so that a class lives no longer than its last module.
+_CLASSES: WeakValueDictionary[tuple[type, type], type] = WeakValueDictionary()
 
 
 def lean_class(mixin: type[Lean], base: type) -> type:
     """Return the subclass of ``base`` with ``mixin`` in front, always the same one."""
-    if (mixin, base) not in _CLASSES:
+    cls = _CLASSES.get((mixin, base))
+    if cls is None:
         namespace = {
             "__module__": base.__module__,
             "__doc__": mixin.__doc__,
             "_lowmem_bp_made": True,
         }
-        _CLASSES[mixin, base] = type(f"Lean{base.__name__}", (mixin, base), namespace)
-    return _CLASSES[mixin, base]
+        cls = _CLASSES[mixin, base] = type(f"Lean{base.__name__}", (mixin, base), namespace)
+    return cls
 
 
 def _blank(mixin: type[Lean], base: type) -> Any:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lowmem_bp._kit.files import write_text_atomic
 from lowmem_bp._kit.report import Report
 from lowmem_bp.activations import identify
 from lowmem_bp.errors import ConfigError
@@ -35,8 +36,8 @@ class Held:
     Attributes:
         module: Name of the innermost module that first saved it; "" for the model itself.
         kind: ``norm``, ``activation``, ``linear``, ``attention``, ``dropout``, ``embedding``,
-            ``mlp``, ``loss``, ``other``; ``weight copy`` for cast weights and other tensors of a
-            parameter's shape, which do not grow with the number of tokens.
+            ``mlp``, ``loss``, ``other``; ``weight copy`` for tensors with the values of a
+            parameter (autocast's copies), which do not grow with the number of tokens.
         shape: Of the tensor as saved.
         dtype: Of the tensor as saved.
         nbytes: Size of its whole storage.
@@ -130,7 +131,7 @@ class MemoryReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` to ``path``."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        write_text_atomic(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def to_html(self, path: str | Path, baseline: MemoryReport | None = None) -> None:
         """Write a page with the table and a bar per module (needs the extra ``[report]``)."""
@@ -194,6 +195,8 @@ def profile(
         >>> report.by_kind()["activation"]  # the GELU's input: 4 rows of 32 floats
         512
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
     recorder = _Recorder(model, example_inputs)
     with recorder.watching(), preserved(model), torch.enable_grad():
         output = call(model, example_inputs)
@@ -263,8 +266,9 @@ class _Recorder:
                 ref = StorageWeakRef(part.untyped_storage())
                 self._storages[ref.cdata] = ref
                 self._ignored.add(ref.cdata)
-        shapes = {tuple(p.shape) for p in model.parameters()}
-        self._weight_shapes = shapes | {shape[::-1] for shape in shapes}
+        self._weights: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for parameter in model.parameters():
+            self._weights[tuple(parameter.shape)].append(parameter)
 
     def held(self) -> tuple[Held, ...]:
         """The storages that some living graph node still owns."""
@@ -334,10 +338,20 @@ class _Recorder:
             "call the model again for training."
         )
 
+    def _is_weight(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` holds the values of a parameter, cast or copied."""
+        candidates = self._weights.get(tuple(tensor.shape), ())
+        with torch.no_grad():
+            return tensor.is_floating_point() and any(
+                type(tensor) is type(p.data) and torch.equal(p.to(tensor.dtype), tensor)
+                for p in candidates
+                if p.device == tensor.device and not p.is_meta
+            )
+
     def _describe(self, tensor: Tensor, nbytes: int) -> Held:
         name, kind = self._stack[-1]
         shape = tuple(tensor.shape)
-        if shape in self._weight_shapes and 0 < len(shape) <= 2:
+        if self._is_weight(tensor) or (tensor.dim() == 2 and self._is_weight(tensor.t())):
             kind = WEIGHT_COPY
         return Held(name, kind, shape, str(tensor.dtype).removeprefix("torch."), nbytes)
 

@@ -133,6 +133,7 @@ class MSLayerNorm(LeanNorm, nn.LayerNorm):
             centred=True,
             eps=self.eps,
             n_dims=len(self.normalized_shape),
+            of_torch=True,
             emit_autocast_dtype=emit_autocast_dtype,
         )
 
@@ -146,6 +147,7 @@ class MSRMSNorm(LeanNorm, nn.RMSNorm):
             centred=False,
             eps=self.eps,
             n_dims=len(self.normalized_shape),
+            of_torch=True,
             emit_autocast_dtype=emit_autocast_dtype,
         )
 

@@ -78,7 +78,7 @@ def activation(
             kept = backend.quantize_int8(x)
         rebuild = partial(backend.dequantize_int8, dtype=x.dtype)
         y: Tensor = _Activation.apply(x, function, known.derivative, rebuild, *kept)
-        return attach(y, partial(_rebuild_output, function, rebuild), *kept)
+        return attach(y, partial(_rebuild_output, function, rebuild), *kept, compiled=True)
     if known.torch_keeps == "output":
         return function(x)  # torch keeps the output, which the next layer then shares
     if function is known.forward and known.torch_keeps == "input":

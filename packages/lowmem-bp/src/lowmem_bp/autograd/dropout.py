@@ -1,4 +1,4 @@
-"""Dropout that keeps its mask as bits, and casts that keep their input."""
+"""Dropout that keeps its mask as bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowmem_bp.autograd.recipe import Rebuild, attach, recipe_or_identity
+from lowmem_bp.autograd.recipe import Rebuild, attach, identity, kept_by_producer, recipe_of
 from lowmem_bp.backends import Backend
 
 
@@ -52,30 +52,18 @@ def dropout(x: Tensor, p: float, training: bool, *, backend: Backend) -> Tensor:
     """Drop elements with probability ``p``; keep one bit per element.
 
     Same values and random numbers as :func:`torch.nn.functional.dropout` (which keeps a byte per
-    element on CUDA and a whole tensor on CPU). The result carries a recipe: ``x``'s own recipe (or
-    ``x``) and the bits, so several dropouts of one tensor share it.
+    element on CUDA and a whole tensor on CPU). Where ``x`` has a recipe, or is kept by who
+    made it, the result has a recipe too: several dropouts of one tensor share what is kept.
     """
     trivial = not training or p in (0.0, 1.0) or x.numel() == 0 or not torch.is_grad_enabled()
     # Compiled graphs choose what to keep by themselves; vmap has its own rules for randomness.
     foreign = torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
     if trivial or foreign:
         return F.dropout(x, p, training)
-    rebuild, kept = recipe_or_identity(x)
+    recipe = recipe_of(x)
     y, bits = _Dropout.apply(x, p, backend)
-    return attach(y, partial(_rebuild, rebuild, p, backend), bits, *kept)
-
-
-def _rebuild_cast(rebuild: Rebuild, dtype: torch.dtype, *kept: Tensor) -> Tensor:
-    return rebuild(*kept).to(dtype)
-
-
-def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert ``x`` to ``dtype``; who saves the result keeps ``x``'s recipe (or ``x``) instead.
-
-    PEFT casts the input of each adapter to the adapter's dtype (fp32 by default): without the
-    recipe each adapter keeps a private fp32 copy of an input that all of them share.
-    """
-    if x.dtype == dtype:
-        return x
-    rebuild, kept = recipe_or_identity(x)
-    return attach(x.to(dtype), partial(_rebuild_cast, rebuild, dtype), *kept)
+    if recipe is not None:
+        return attach(y, partial(_rebuild, recipe.rebuild, p, backend), bits, *recipe.tensors)
+    if kept_by_producer(x):
+        return attach(y, partial(_rebuild, identity, p, backend), bits, x)
+    return y  # type: ignore[no-any-return]

@@ -45,10 +45,10 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             matrix = weight.to(grad.dtype)
             grad_x = (grad @ (matrix.t() if ctx.in_by_out else matrix)).to(ctx.x_dtype)
-        rows = grad.reshape(-1, grad.shape[-1])
+        rows = grad.flatten(0, -2) if grad.dim() > 1 else grad.unsqueeze(0)
         if ctx.needs_input_grad[1]:
             x = ctx.rebuild(*kept).to(grad.dtype)
-            x = x.reshape(-1, x.shape[-1])
+            x = x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
             product = x.t() @ rows if ctx.in_by_out else rows.t() @ x
             grad_weight = product.to(weight.dtype)
         if ctx.needs_input_grad[2]:

@@ -86,7 +86,7 @@ def product(a: Tensor, b: Tensor, *, int8: bool = False, backend: type[Backend])
     kept_a = kept_a if rebuild_a else (a,)
     kept_b = kept_b if rebuild_b else (b,)
     rebuild = partial(_rebuild_product, rebuild_a or identity, rebuild_b or identity, len(kept_a))
-    return attach(result, rebuild, *kept_a, *kept_b)
+    return attach(result, rebuild, *kept_a, *kept_b, compiled=int8)
 
 
 def _recipe(

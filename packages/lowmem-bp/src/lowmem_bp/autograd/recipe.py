@@ -13,6 +13,7 @@ a new tensor drops the recipe. The autograd graph has the same nodes and edges a
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,26 +43,35 @@ class Recipe(NamedTuple):
     versions: tuple[int, ...]
     region: weakref.ref[Any] | None = None
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Leave nothing behind when a tensor is copied or saved: only its value is of use."""
+        return OrderedDict, ()
+
 
 def identity(tensor: Tensor) -> Tensor:
     """Return the tensor itself: the recipe of a tensor that has none."""
     return tensor
 
 
-def attach(output: Tensor, rebuild: Rebuild, *tensors: Tensor) -> Tensor:
+def attach(output: Tensor, rebuild: Rebuild, *tensors: Tensor, compiled: bool = False) -> Tensor:
     """Give ``output`` a recipe and return it.
 
-    Does nothing when gradients are off (nothing will be saved then) and for tensors made in
-    ``torch.inference_mode``, which nothing may save.
+    Does nothing when gradients are off (nothing will be saved then), for tensors made in
+    ``torch.inference_mode``, which nothing may save, and in compiled code: the compiler decides
+    what is kept, and would merge a recomputation with the forward pass.
 
     Args:
         output: The tensor that ``rebuild(*tensors)`` reproduces, any shape and dtype.
         rebuild: See :class:`Recipe`.
         tensors: See :class:`Recipe`.
+        compiled: Attach in compiled code as well, because the compiler cannot find out by itself
+            that ``tensors`` will do: they are an approximation.
 
     Returns:
         ``output``, the same object.
     """
+    if torch.compiler.is_compiling() and not compiled:
+        return output
     if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors):
         return output
     if torch.is_grad_enabled():
@@ -93,8 +103,8 @@ def recipe_of(tensor: Tensor) -> Recipe | None:
     A recipe stops holding when the tensor, or one it is rebuilt from, was modified in place, and
     at the border of a checkpointed region: behind it nobody else keeps what the recipe names.
     """
-    recipe: Recipe | None = getattr(tensor, _ATTRIBUTE, None)
-    if recipe is None or not torch.is_grad_enabled():
+    recipe = getattr(tensor, _ATTRIBUTE, None)
+    if not isinstance(recipe, Recipe) or not torch.is_grad_enabled():
         return None
     if recipe.region != _checkpointed_region():
         delattr(tensor, _ATTRIBUTE)  # the checkpoint keeps the tensor, and so would all of this
@@ -116,9 +126,16 @@ def recipe_of(tensor: Tensor) -> Recipe | None:
     return recipe if current else None
 
 
-def recipe_or_identity(tensor: Tensor) -> tuple[Rebuild, tuple[Tensor, ...]]:
-    """Return ``(rebuild, tensors)`` of ``tensor``; without a recipe it is kept as it is."""
-    recipe = recipe_of(tensor)
-    if recipe is None:
-        return identity, (tensor,)
-    return recipe.rebuild, recipe.tensors
+_VIEWS = ("ViewBackward", "UnsafeViewBackward", "ReshapeAlias", "TransposeBackward", "Permute")
+_KEEP_OUTPUT = ("ReluBackward", "SigmoidBackward", "TanhBackward", "ScaledDotProduct")
+
+
+def kept_by_producer(tensor: Tensor) -> bool:
+    """Whether the operation that made ``tensor`` keeps it anyway for its own backward pass.
+
+    Then others may keep it as well: it costs nothing, and it cannot be modified in place.
+    """
+    node = tensor.grad_fn
+    while node is not None and node.name().startswith(_VIEWS):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(_KEEP_OUTPUT)

@@ -56,7 +56,7 @@ def resolve(name: str = "auto") -> type[Backend]:
     """
     origin = "backend="
     if name == "auto":
-        name = os.environ.get(VARIABLE, "auto")
+        name = os.environ.get(VARIABLE) or "auto"
         origin = f"{VARIABLE}="
     if name not in NAMES:
         raise ConfigError(f"{origin}{name!r}: expected one of {', '.join(map(repr, NAMES))}.")

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
+from lowmem_bp.activations import identify
 from lowmem_bp.backends import resolve
 from lowmem_bp.conversion.check import worst_difference
 from lowmem_bp.conversion.merge import Merge, MergeReport, merge_norms, unmerge_norms
@@ -99,7 +101,7 @@ def convert(
 
     Reference: arXiv 2406.16282; the exact mode goes beyond it, see the documentation.
     """
-    _validate(model, mode, tables)
+    _validate(model, mode, tables, everywhere)
     resolve(backend)
     before, unreachable = None, {}
     if example_inputs is not None:
@@ -122,6 +124,8 @@ def convert(
         raise
     vars(model)[_MODE] = mode
     notes = _notes(model, sites, skips, unreachable)
+    if before and after and sites and after.activation_bytes > before.activation_bytes:
+        notes += ("it holds more than before: no layer behind the norms or gates shares with them",)
     # The outputs were for the comparison only, and may be large.
     before = before and replace(before, output=None)
     after = after and replace(after, output=None)
@@ -130,13 +134,17 @@ def convert(
     )
 
 
-def _validate(model: nn.Module, mode: str, tables: Mapping[str, StepTable] | None) -> None:
+def _validate(
+    model: nn.Module, mode: str, tables: Mapping[str, StepTable] | None, everywhere: bool
+) -> None:
     if mode not in MODES:
         near = difflib.get_close_matches(str(mode), MODES, n=1, cutoff=0.3)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}.{hint}")
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConvertError("model is a TorchScript module: convert it before scripting, or not.")
     for name, module in model.named_modules():
         known = vars(module).get(_MODE, mode)
         if known != mode:
@@ -145,9 +153,18 @@ def _validate(model: nn.Module, mode: str, tables: Mapping[str, StepTable] | Non
                 f"mode={known!r}; call lowmem_bp.revert(model) before converting it with "
                 f"mode={mode!r}."
             )
+    if tables is not None and not isinstance(tables, Mapping):
+        raise ConfigError(f"tables is {type(tables).__name__}; expected a mapping by module name.")
+    if mode != "2bit" and (tables or everywhere):
+        raise ConfigError(f"tables= and everywhere= are for mode='2bit'; mode={mode!r} was given.")
     names = {name for name, _module in model.named_modules()}
     for name in tables or {}:
-        if name not in names and name.rpartition(".")[0] not in names:
+        module = model.get_submodule(name) if name in names else None
+        if module is not None and identify(module) is None:
+            raise ConfigError(f"tables has {name!r}, a {type(module).__name__}: not an activation.")
+        parent, _, attribute = name.rpartition(".")
+        function = parent in names and attribute in vars(model.get_submodule(parent))
+        if module is None and not function:
             near = difflib.get_close_matches(name, names, n=3)
             raise ConfigError(f"tables has {name!r}, which the model lacks; near: {near}.")
 
@@ -158,7 +175,7 @@ def _compare(before: MemoryReport, after: MemoryReport) -> float:
         raise ConvertError(
             f"the converted model's output differs by {difference:.1e} (relative to its norm; at "
             f"most {limit:.0e} is accepted), so the conversion was undone. Find the module with "
-            "convert(part_of_the_model, ...), or report the model's class."
+            "convert(part_of_the_model, ...)."
         )
     return difference
 
@@ -210,15 +227,24 @@ def revert(model: nn.Module) -> int:
         Number of modules put back; 0 when there was nothing to undo.
 
     Raises:
-        ConvertError: A converted module was itself wrapped by FSDP; nothing was changed.
+        ConvertError: Another library changed a converted module's class once more (FSDP, a
+            parametrization); nothing was changed.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
+    return _put_all_back(model, keep={})
+
+
+def _put_all_back(model: nn.Module, keep: Mapping[int, nn.Module]) -> int:
+    """Put back every module whose id is not in ``keep``: all of them, or none."""
     for name, module in model.named_modules():
-        if is_wrapped(module):
+        if id(module) not in keep and is_wrapped(module):
             raise ConvertError(
                 f"{name or 'the model'} is {type(module).__name__}, which another library made of "
-                "the converted module; call revert before wrapping (fully_shard)."
+                "the converted module (fully_shard, a parametrization such as weight_norm); undo "
+                "that first, or call revert before wrapping. Nothing was changed."
             )
-    return sum(_put_back(module) for module in model.modules())
+    return sum(_put_back(module) for module in model.modules() if id(module) not in keep)
 
 
 def _is_changed(module: nn.Module) -> bool:
@@ -255,6 +281,4 @@ def converted(
     try:
         yield report
     finally:
-        for module in model.modules():
-            if id(module) not in before:
-                _put_back(module)
+        _put_all_back(model, keep=before)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lowmem_bp._kit.files import write_text_atomic
 from lowmem_bp.conversion.sites import Site, Skip
 from lowmem_bp.memory import MemoryReport
 
@@ -88,7 +89,7 @@ class ConversionReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` to ``path``."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        write_text_atomic(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
 
 def changes(sites: list[Site]) -> tuple[Change, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from lowmem_bp.activations import Activation, identify, identify_function
 from lowmem_bp.conversion.check import relative_error, same_forward, tolerance
@@ -137,6 +140,8 @@ class Planner:
             kind = kind_of_site(module)
             if kind is None:
                 sites.extend(self._function_attributes(name, module, skips))
+                if _is_unknown_layer(module):
+                    skips.append(Skip(name, "other", f"{type(module).__name__} is not covered"))
                 continue
             try:
                 if id(module) in inside_attention:
@@ -157,6 +162,8 @@ class Planner:
             raise Unsuitable(CONVERTED)
         if isinstance(module, torch.jit.ScriptModule):
             raise Unsuitable("a TorchScript module cannot be changed")
+        if is_parametrized(module):
+            raise Unsuitable("it is parametrized (weight_norm, spectral_norm and the like)")
         if "forward" in vars(module):
             raise Unsuitable("another library replaced forward on this instance")
         whole = kind in ("norm", "activation", "gated mlp")
@@ -206,6 +213,8 @@ class Planner:
             raise Unsuitable("the published method leaves the product as it is")
         if _known_activation(module.act_fn) is None:
             raise Unsuitable(f"its activation {type(module.act_fn).__name__} is not a known one")
+        if not _computes_gated_mlp(type(module)):
+            raise Unsuitable("its forward is not down_proj(act_fn(gate_proj(x)) * up_proj(x))")
         keeps = "8-bit gate and up" if self.mode == "int8" else "gate and up"
         settings = (self.mode == "int8", self.backend)
         return Site(name, module, "gated mlp", keeps, LeanGatedMLP, settings)
@@ -226,9 +235,11 @@ class Planner:
     ) -> Iterator[Site]:
         for attribute, value in list(vars(module).items()):
             known = identify_function(value) if callable(value) else None
+            full = f"{name}.{attribute}" if name else attribute
+            if known is None and callable(value) and "act" in attribute.split("_")[0]:
+                skips.append(Skip(full, "activation", "a function, and not a known one"))
             if known is None or has_replaced_functions(module):
                 continue
-            full = f"{name}.{attribute}" if name else attribute
             try:
                 keeps, style = self._style(full, known)
             except Unsuitable as reason:
@@ -298,6 +309,15 @@ def kind_of_site(module: nn.Module) -> str | None:
     return "experts" if stacked and "Expert" in name else None
 
 
+def _is_unknown_layer(module: nn.Module) -> bool:
+    """Whether ``module`` is a single layer that may keep much and that nothing here covers."""
+    if list(module.children()) or type(module).__module__.startswith("lowmem_bp."):
+        return False
+    if isinstance(module, (nn.Embedding, nn.ParameterDict, nn.ParameterList)):
+        return False
+    return bool(list(module.parameters(recurse=False))) or "Dropout" in type(module).__name__
+
+
 def _is_matrix(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.dim() == 2
@@ -311,6 +331,34 @@ def _is_unknown_activation(module: nn.Module) -> bool:
 def is_gated_mlp(module: nn.Module) -> bool:
     """Whether ``module`` has the four parts of a Llama-style MLP."""
     return all(hasattr(module, part) for part in ("gate_proj", "up_proj", "down_proj", "act_fn"))
+
+
+def _computes_gated_mlp(cls: type[nn.Module]) -> bool:
+    """Whether a class's forward is the one expression that is replaced, read from its source.
+
+    Trying it out would not do: a clamp, say, shows only on some inputs.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls.forward)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    function = tree.body[0]
+    if not isinstance(function, ast.FunctionDef) or len(function.args.args) != 2:
+        return False
+    own, x = (argument.arg for argument in function.args.args)
+    body = [statement for statement in function.body if not _is_text(statement)]
+    texts = [ast.unparse(statement) for statement in body]
+    first = body[0]
+    if len(body) == 2 and isinstance(first, (ast.Assign, ast.AnnAssign)) and first.value:
+        target = first.targets[0] if isinstance(first, ast.Assign) else first.target
+        if texts[1] == f"return {ast.unparse(target)}":  # y = ...; return y
+            texts = [f"return {ast.unparse(first.value)}"]
+    gate, up = f"{own}.act_fn({own}.gate_proj({x}))", f"{own}.up_proj({x})"
+    return texts in ([f"return {own}.down_proj({a} * {b})"] for a, b in ((gate, up), (up, gate)))
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _looks_like_rms_norm(module: nn.Module) -> bool:
@@ -338,9 +386,9 @@ def norm_style(module: nn.Module) -> NormStyle:
         Unsuitable: None of them gives the module's output.
     """
     if isinstance(module, nn.LayerNorm) and has_forward_of(module, nn.LayerNorm):
-        return NormStyle(centred=True, eps=module.eps, n_dims=len(module.normalized_shape))
+        return NormStyle(True, module.eps, n_dims=len(module.normalized_shape), of_torch=True)
     if isinstance(module, nn.RMSNorm) and has_forward_of(module, nn.RMSNorm):
-        return NormStyle(centred=False, eps=module.eps, n_dims=len(module.normalized_shape))
+        return NormStyle(False, module.eps, n_dims=len(module.normalized_shape), of_torch=True)
     weight = module.weight
     if not isinstance(weight, Tensor) or weight.is_meta or type(weight.data) is not Tensor:
         raise Unsuitable("how its class computes can only be found out with plain weights loaded")
@@ -404,8 +452,9 @@ def _preset_or_refuse(known: Activation, name: str) -> StepTable:
 def next_linears(model: nn.Module, activation: str) -> list[nn.Module]:
     """Return the linear layers that read an activation's output, judged by name and shape.
 
-    Looks in the smallest enclosing module with two linear layers and takes those whose input is
-    as wide as the widest one there: the second layer of an MLP. Empty when there is none.
+    Looks in the smallest enclosing module with two linear layers for an MLP that widens: the layers
+    with the widest input, if one before them makes that width from a smaller one. Empty, which
+    means "not known", for everything else.
     """
     parts = activation.split(".")[:-1]
     while True:
@@ -413,10 +462,12 @@ def next_linears(model: nn.Module, activation: str) -> list[nn.Module]:
         if len(linears) >= 2 or not parts:
             break
         parts.pop()
-    widths = [_features(linear)[0] for linear in linears]
-    if len(linears) < 2 or min(widths) == max(widths):
+    features = [_features(linear) for linear in linears]
+    widest = max((width for width, _out in features), default=0)
+    first = next((i for i, (width, _out) in enumerate(features) if width == widest), 0)
+    if not any(width < out == widest for width, out in features[:first]):
         return []
-    return [linear for linear in linears if _features(linear)[0] == max(widths)]
+    return [linear for linear in linears if _features(linear)[0] == widest]
 
 
 def _linears(module: nn.Module) -> Iterator[nn.Module]:
