@@ -126,6 +126,8 @@ def test_summary_names_commit_and_changes(tmp_path, monkeypatch):
         git("init", "--quiet")
     except FileNotFoundError:
         pytest.skip("git is not installed")
+    # The folder for temporary files may itself lie in a checkout.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
     assert state("outside") is None
     (checkout / "file").write_text("1")
