@@ -69,8 +69,8 @@ def fit_stepwise(
 
     Example:
         >>> fit = fit_stepwise("gelu", bits=2, weight=("normal", 0.0, 1.0))
-        >>> [round(level, 4) for level in fit.table.levels]
-        [-0.0464, 0.3127, 0.6873, 1.0464]
+        >>> round(fit.table.cuts[2], 4)
+        0.499
 
     Reference: arXiv 2406.16282, Section 4.
     """
