@@ -108,6 +108,7 @@ def test_factory(tmp_path):
 
 
 def test_missing_model_says_what_to_do(tmp_path):
+    pytest.importorskip("transformers")
     done = run("profile", tmp_path / "nothing", check=False)
     assert done.returncode == 2
     assert "--download" in done.stderr
