@@ -138,9 +138,13 @@ def test_residual_added_in_place_after_dropout():
             h += out
             return h
 
-    model = Model()
-    convert(model)
-    model(torch.randn(4, 8)).sum().backward()
+    model, x = Model(), torch.randn(4, 8)
+    gradients = []
+    for _ in ("stock", "converted"):
+        torch.manual_seed(0)
+        gradients.append(torch.autograd.grad(model(x).sum(), list(model.parameters())))
+        convert(model)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
 
 
 def test_parametrized_layers_are_left_alone():

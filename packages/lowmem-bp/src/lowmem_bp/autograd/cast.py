@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lowmem_bp.autograd.recipe import Rebuild, attach, identity, kept_by_producer, recipe_of
+from lowmem_bp.autograd.recipe import Rebuild, attach, recipe_or_kept
 
 
 def _rebuild(rebuild: Rebuild, dtype: torch.dtype, *kept: Tensor) -> Tensor:
@@ -23,9 +23,8 @@ def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if x.dtype == dtype:
         return x
-    recipe, y = recipe_of(x), x.to(dtype)
-    if recipe is not None:
-        return attach(y, partial(_rebuild, recipe.rebuild, dtype), *recipe.tensors)
-    if dtype.itemsize > x.dtype.itemsize or kept_by_producer(x):
-        return attach(y, partial(_rebuild, identity, dtype), x)
-    return y
+    source, y = recipe_or_kept(x, anyway=dtype.itemsize > x.dtype.itemsize), x.to(dtype)
+    if source is None:
+        return y
+    rebuild, kept = source
+    return attach(y, partial(_rebuild, rebuild, dtype), *kept)

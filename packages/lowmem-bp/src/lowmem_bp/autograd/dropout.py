@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowmem_bp.autograd.recipe import Rebuild, attach, identity, kept_by_producer, recipe_of
+from lowmem_bp.autograd.recipe import Rebuild, attach, recipe_or_kept
 from lowmem_bp.backends import Backend
 
 
@@ -60,10 +60,9 @@ def dropout(x: Tensor, p: float, training: bool, *, backend: Backend) -> Tensor:
     foreign = torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
     if trivial or foreign:
         return F.dropout(x, p, training)
-    recipe = recipe_of(x)
+    source = recipe_or_kept(x)
     y, bits = _Dropout.apply(x, p, backend)
-    if recipe is not None:
-        return attach(y, partial(_rebuild, recipe.rebuild, p, backend), bits, *recipe.tensors)
-    if kept_by_producer(x):
-        return attach(y, partial(_rebuild, identity, p, backend), bits, x)
-    return y  # type: ignore[no-any-return]
+    if source is None:
+        return y  # type: ignore[no-any-return]
+    rebuild, kept = source
+    return attach(y, partial(_rebuild, rebuild, p, backend), bits, *kept)

@@ -70,9 +70,10 @@ def attach(output: Tensor, rebuild: Rebuild, *tensors: Tensor, compiled: bool = 
     Returns:
         ``output``, the same object.
     """
-    if torch.compiler.is_compiling() and not compiled:
-        return output
-    if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors):
+    if torch.compiler.is_compiling():
+        if not compiled:
+            return output
+    elif any(tensor.is_inference() for tensor in tensors):
         return output
     if torch.is_grad_enabled():
         versions = tuple(tensor._version for tensor in tensors)
@@ -130,7 +131,26 @@ _VIEWS = ("ViewBackward", "UnsafeViewBackward", "ReshapeAlias", "TransposeBackwa
 _KEEP_OUTPUT = ("ReluBackward", "SigmoidBackward", "TanhBackward", "ScaledDotProduct")
 
 
-def kept_by_producer(tensor: Tensor) -> bool:
+def recipe_or_kept(
+    tensor: Tensor, *, anyway: bool = False
+) -> tuple[Rebuild, tuple[Tensor, ...]] | None:
+    """Return ``(rebuild, tensors)`` to get ``tensor`` back at no cost, or None.
+
+    That is its recipe or, where whoever made it keeps it, the tensor itself.
+
+    Args:
+        tensor: What is to be rebuilt.
+        anyway: Keeping the tensor itself pays even where nobody else does.
+    """
+    recipe = recipe_of(tensor)
+    if recipe is not None:
+        return recipe.rebuild, recipe.tensors
+    if anyway or _kept_by_producer(tensor):
+        return identity, (tensor,)
+    return None
+
+
+def _kept_by_producer(tensor: Tensor) -> bool:
     """Whether the operation that made ``tensor`` keeps it anyway for its own backward pass.
 
     Then others may keep it as well: it costs nothing, and it cannot be modified in place.

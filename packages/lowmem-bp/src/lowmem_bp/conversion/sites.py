@@ -52,9 +52,9 @@ class Site:
         module: The module itself.
         kind: ``norm``, ``activation``, ``linear``, ``gated mlp``, ``dropout`` or ``lora``.
         keeps: What is kept for backward, in words.
-        apply: Carries the change out.
         mixin: For changes of class: the mixin; None for a replaced function attribute.
-        settings: Of the mixin.
+        settings: Of the mixin, or the callable that replaces the function.
+        attribute: Name of the replaced function attribute; "" for changes of class.
     """
 
     name: str
