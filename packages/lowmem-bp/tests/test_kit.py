@@ -81,6 +81,14 @@ def test_a_record_that_was_cut_off_is_left_out(tmp_path):
     assert [record["step"] for record in _kit.read_metrics(tmp_path)] == [0]
 
 
+def test_a_resumed_run_goes_on_after_the_last_whole_record(tmp_path):
+    _kit.RunFolder(tmp_path).log(0, "loss", 1.0)
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 1, "wa')
+    _kit.RunFolder(tmp_path, resume=True).log(1, "loss", 2.0)
+    assert [record["value"] for record in _kit.read_metrics(tmp_path)] == [1.0, 2.0]
+
+
 def test_summary_says_how_to_get_the_results_again(tmp_path):
     folder = _kit.RunFolder(tmp_path)
     results = {

@@ -31,9 +31,10 @@ class RunFolder:
     Args:
         path: the folder; made where it is missing.
         overwrite: empty a folder that has content, instead of refusing it.
+        resume: go on in a folder that has content: records are appended, the summary is replaced.
 
     Raises:
-        RunFolderError: if ``path`` is a file, or a folder with content and ``overwrite`` is false.
+        RunFolderError: if ``path`` is a file, or a folder with content and neither flag is set.
 
     Example:
         >>> import tempfile
@@ -44,11 +45,13 @@ class RunFolder:
         [2.5]
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
+    ) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file: name a folder for the run's results")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(self.path.iterdir()) and not resume:
             if not overwrite:
                 raise RunFolderError(
                     f"{self.path} is not empty, and two runs in one folder cannot be told apart: "
@@ -56,6 +59,7 @@ class RunFolder:
                 )
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        _drop_cut_off_record(self.path / METRICS)
         self._start_s = time.monotonic()
 
     def log(self, step: int, name: str, value: SupportsFloat) -> None:
@@ -134,6 +138,14 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         record["value"] = float(record["value"])
         records.append(record)
     return records
+
+
+def _drop_cut_off_record(path: Path) -> None:
+    """Shorten a file whose last line a killed run did not finish: nothing may be added to it."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            write_text_atomic(path, text[: text.rfind("\n") + 1])
 
 
 def versions() -> dict[str, str | None]:

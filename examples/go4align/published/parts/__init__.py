@@ -1,0 +1,1 @@
+"""What the four protocols are made of; nothing here is part of the package."""

@@ -1,0 +1,104 @@
+"""The demo: one network for seven properties of molecules, with three ways to weight the losses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from go4align import bench, runs
+from go4align._kit import RunFolder
+from go4align.report import Row, as_dict, table, write_report
+from go4align.tasks import problem
+from go4align.training import STL, Settings, train
+
+#: What is trained: single-task networks, the plain sum, and two that learn from loss values.
+LABELS = (STL, "ls", "famo", "go4align")
+EPOCHS = 30
+JOB = "go4align demo"
+FILES = ("summary.json", "report.html")
+
+
+def settings_of(label: str) -> Settings:
+    """The settings chosen on validation, at half the epochs of the benchmark."""
+    choice = bench.chosen_settings("molecules", "adam").get(label, {})
+    entry = bench.entry(label)
+    options = choice.get("options", entry.candidates(7)[0])
+    return Settings(entry.method, dict(options), "adam", choice.get("lr", 2e-3), EPOCHS)
+
+
+def run(
+    out: Path,
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda label: None,
+) -> tuple[list[Row], Path]:
+    """Train all of them on one seed and write the report.
+
+    Args:
+        out: Folder for the runs and ``report.html``.
+        seed: Of data, weights and batches.
+        epochs: Passes over the training part.
+        overwrite: Empty ``out`` first.
+        progress: Called with the label of each method before it is trained.
+
+    Returns:
+        The rows of the table, and the page.
+
+    Raises:
+        RunFolderError: if ``out`` has content and ``overwrite`` is false.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # the network is small: more threads would wait for each other
+    folder = RunFolder(out, overwrite=overwrite)
+    molecules = problem("molecules")
+    for label in LABELS:
+        progress(label)
+        settings = replace(settings_of(label), epochs=epochs)
+        record = runs.Run(
+            out / label,
+            benchmark="molecules",
+            method=label,
+            tasks=molecules.tasks,
+            seed=seed,
+            settings={"lr": settings.lr, "options": settings.options, "epochs": epochs},
+        )
+        result = train(molecules, settings, seed, record)
+        directions = {metric.name: metric.higher_is_better for metric in molecules.metrics}
+        record.finish(result.test, directions, result.seconds_per_step)
+    rows = table(runs.load(out))
+    settings_used = {"job": JOB, "epochs": epochs}
+    folder.write_summary(
+        {"rows": [as_dict(row) for row in rows]}, settings=settings_used, seed=seed
+    )
+    return rows, write_report(out)
+
+
+def is_of_demo(folder: Path) -> bool:
+    """Whether everything in ``folder`` was written by an earlier demo."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        mine = bool(summary["settings"]["job"] == JOB)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return mine and {path.name for path in folder.iterdir()} <= {*LABELS, *FILES}
+
+
+def broken_promises(rows: list[Row]) -> list[str]:
+    """What the demo should show and did not: one line each."""
+    by_method = {row.method: row for row in rows}
+    ours, ls, famo = (by_method[name] for name in ("go4align", "ls", "famo"))
+    missing = []
+    change = {row.method: row.delta_m.mean if row.delta_m else math.inf for row in rows}
+    if not change["go4align"] < change["ls"]:
+        missing.append("GO4Align is not better than the plain sum of the losses")
+    if not ours.seconds_per_step < famo.seconds_per_step:
+        missing.append("a step of GO4Align is not cheaper than one of FAMO")
+    if not ours.seconds_per_step < 1.5 * ls.seconds_per_step:
+        missing.append("a step of GO4Align costs more than 1.5 steps of the plain sum")
+    return missing

