@@ -46,8 +46,9 @@ LABELS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problem", nargs="?", choices=("molecules", "multimnist"))
-    parser.add_argument("optimizer", nargs="?", choices=bench.OPTIMIZERS)
+    problems = ("molecules", "multimnist")
+    parser.add_argument("problem", nargs="?", choices=problems, default="molecules")
+    parser.add_argument("optimizer", nargs="?", choices=bench.OPTIMIZERS, default="adam")
     parser.add_argument("--methods", default=",".join(LABELS))
     parser.add_argument("--seeds", default="0..4")
     parser.add_argument("--tuning-seeds", default="100,101")
@@ -60,8 +61,6 @@ def main() -> None:
     if options.chosen:
         package_choices()
         return
-    if options.problem is None or options.optimizer is None:
-        parser.error("name a problem and an optimizer")
     name = f"{options.problem}-{options.optimizer}"
     work, labels = options.work / name, options.methods.split(",")
     path = work / "chosen.json"

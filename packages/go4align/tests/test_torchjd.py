@@ -66,7 +66,7 @@ def test_any_shape_gives_the_values_of_the_core(shape):
 
 
 def test_one_value_without_a_dimension():
-    assert GO4Align(1, 1)(torch.tensor(2.0)).item() == pytest.approx(2.0)
+    assert GO4Align(1, 1, scale="sum")(torch.tensor(2.0)).item() == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (5,), (2, 3)])
@@ -135,7 +135,7 @@ def test_hooks_run():
 def test_representation_names_the_arguments():
     scalarizer = GO4Align(3, 2, beta=0.5, scale="none", decay=0.9)
     assert repr(scalarizer) == (
-        "GO4Align(n_tasks=3, n_groups=2, beta=0.5, scale='none', space='linear', decay=0.9)"
+        "GO4Align(n_tasks=3, n_groups=2, beta=0.5, scale='none', space='log', decay=0.9)"
     )
     assert str(scalarizer) == "GO4Align"
 

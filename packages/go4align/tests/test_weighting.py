@@ -104,7 +104,7 @@ def runs(draw, most=5):
 def test_q_is_the_softmax_of_the_summed_losses(losses, beta):
     """gamma = P Q, so with one group of each task w L / sum(L) is Q itself."""
     count = losses.shape[1]
-    module = GO4Align(count, count, beta=beta)
+    module = GO4Align.published(count, count, beta=beta)
     for row in losses:
         module(row)
     share = (losses[-1] / losses[-1].sum()).clip(1e-8 / count)
@@ -129,7 +129,8 @@ def test_q_ignores_a_constant_on_all_losses_of_a_step(losses, shift):
 def test_grouping_keeps_the_sum_of_the_indicators(losses, data):
     count = losses.shape[1]
     n_groups = data.draw(st.integers(1, count) | st.just("auto"))
-    module = GO4Align(count, n_groups, beta=1e-3, scale=data.draw(st.sampled_from(["sum", "mean"])))
+    scale = data.draw(st.sampled_from(["sum", "mean", "none"]))
+    module = GO4Align.published(count, n_groups, beta=1e-3, scale=scale)
     for row in losses:
         module(row)
     assert float(module.weights.sum()) == pytest.approx(float(module.indicators.sum()))
@@ -200,7 +201,7 @@ def test_more_loss_means_less_weight():
 
 def test_a_long_run_gives_nearly_all_weight_to_the_smallest_loss():
     """200 epochs of NYUv2 with losses of 1.0 and 0.1: Q is (7.7e-4, 0.9992)."""
-    module = GO4Align(2, 2, beta=1e-4)
+    module = GO4Align.published(2, 2, beta=1e-4)
     losses = torch.tensor([1.0, 0.1], dtype=torch.float64)
     module(losses)
     module.accumulated += 79_598 * losses  # the steps between the first and the last
@@ -301,7 +302,7 @@ def test_decay_forgets():
 
 
 def test_the_floor_of_q_gives_no_task_up():
-    module = GO4Align(2, 2, beta=1.0, q_floor=0.1)
+    module = GO4Align.published(2, 2, beta=1.0, q_floor=0.1)
     for _ in range(2000):
         module(torch.tensor([2.0, 1.0], dtype=torch.float64))
     q = module.indicators * torch.tensor([2.0, 1.0]) / 3
@@ -394,9 +395,10 @@ def test_autocast_changes_nothing():
 
 
 def test_one_task_and_many():
-    assert GO4Align(1, 1)(torch.tensor([3.0])).item() == pytest.approx(3.0)
+    assert GO4Align(1, 1)(torch.tensor([3.0])).item() == pytest.approx(1.0)
+    assert GO4Align(1, 1, scale="sum")(torch.tensor([3.0])).item() == pytest.approx(3.0)
     for count in (60, 200):
-        module = GO4Align(count, 7)
+        module = GO4Align(count, 7, space="linear")
         losses = torch.rand(count, dtype=torch.float64) + 0.1
         module(losses)
         assert module.groups.tolist() == kmeans_1d(module.indicators, 7).labels.tolist()
@@ -622,7 +624,7 @@ def test_a_new_module_says_that_all_tasks_are_equal():
 
 def test_repr_shows_what_was_chosen():
     assert repr(GO4Align(3, 2)) == (
-        "GO4Align(n_tasks=3, n_groups=2, beta=0.0001, scale='sum', space='linear')"
+        "GO4Align(n_tasks=3, n_groups=2, beta=0.0001, scale='none', space='log')"
     )
     shown = repr(
         GO4Align(

@@ -34,8 +34,8 @@ LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
         "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     },
     "multimnist": {
-        "adam": (1e-3, 2e-3, 4e-3),
-        "adamw": (1e-3, 2e-3, 4e-3),
+        "adam": (2e-3, 4e-3),
+        "adamw": (2e-3, 4e-3),
         "sgd": (3e-3, 1e-2, 3e-2, 1e-1),
     },
 }

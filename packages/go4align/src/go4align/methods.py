@@ -19,7 +19,7 @@ from go4align.weighting import GO4Align
 
 #: Named settings of ``GO4Align`` that the benchmarks compare.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "go4align": {"scale": "none", "space": "log"},
+    "go4align": {},
     "go4align-published": {"scale": "sum", "space": "linear"},
 }
 LOSS_BASED = ("rlw", "dwa", "uw", "famo", "stch")

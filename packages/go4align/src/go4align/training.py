@@ -30,7 +30,7 @@ class Settings:
         method: Name for :func:`go4align.methods.create`, or ``"stl"``.
         options: Arguments of the method.
         optimizer: ``"adam"``, ``"adamw"`` (weight decay 0.01) or ``"sgd"`` (momentum 0.9).
-        lr: Learning rate; halved after half of the steps.
+        lr: Learning rate at the start; the problem has the schedule.
         epochs: Passes over the training part; None for the problem's own number.
         method_lr: Learning rate of parameters the method learns (UW).
     """
@@ -124,7 +124,7 @@ def _loop(
     optimizer = make_optimizer(settings, network, method)
     epochs = problem.epochs if settings.epochs is None else settings.epochs
     per_epoch = len(split.train) // problem.batch_size
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [epochs * per_epoch // 2], 0.5)
+    schedule = make_schedule(problem.schedule, optimizer, epochs * per_epoch)
     shared = list(network.trunk.parameters())
     order = np.random.default_rng(seed)
     seconds, step = [], 0
@@ -175,6 +175,15 @@ def make_optimizer(
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
     raise ConfigError(f"optimizer is {settings.optimizer!r}: give adam, adamw or sgd")
+
+
+def make_schedule(
+    name: str, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule of a problem over so many steps."""
+    if name == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps // 2], 0.5)
 
 
 @torch.no_grad()

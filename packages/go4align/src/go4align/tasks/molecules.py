@@ -46,6 +46,7 @@ class Molecules:
     )
     epochs = 60
     batch_size = 128
+    schedule = "halve"
 
     def __init__(self) -> None:
         self.inputs, self.targets = table()

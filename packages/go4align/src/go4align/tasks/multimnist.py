@@ -32,6 +32,7 @@ class MultiMNIST:
     )
     epochs = 6
     batch_size = 64
+    schedule = "cosine"
 
     def __init__(self, pairs: int = 12_800) -> None:
         self.pairs = pairs  # in the training part; 3 000 in each of the others

@@ -72,13 +72,24 @@ class MultiTaskNetwork(nn.Module):
 
 
 class Problem(Protocol):
-    """A multi-task problem."""
+    """A multi-task problem.
+
+    Attributes:
+        name: For tables.
+        tasks: Names of the tasks.
+        metrics: What is reported.
+        epochs: Passes over the training part.
+        batch_size: Examples per step.
+        schedule: Of the learning rate: ``"halve"`` after half of the steps, as the published
+            protocols do, or ``"cosine"`` to zero.
+    """
 
     name: str
     tasks: tuple[str, ...]
     metrics: tuple[Metric, ...]
     epochs: int
     batch_size: int
+    schedule: str
 
     def split(self, seed: int) -> Split:
         """Return the data of a seed; the same data for the same seed."""
