@@ -36,7 +36,6 @@ LABELS = (
     "go4align-ungrouped",
     "go4align-auto",
     "go4align-decay",
-    "go4align-window",
     "imtl-g",
     "upgrad",
     "cagrad",
@@ -113,7 +112,7 @@ def collect(name: str, work: Path, chosen: dict, seeds: list[int], tuning: list[
     summary |= {
         "device": first["device"],
         "versions": first["versions"],
-        "chosen": chosen,
+        "chosen": {label: _without_rows(choice) for label, choice in chosen.items()},
         "runs": [
             {"seed": run["seed"], "results": {key: run["results"][key] for key in keep}}
             for run in found
@@ -122,6 +121,12 @@ def collect(name: str, work: Path, chosen: dict, seeds: list[int], tuning: list[
     }
     del summary["results"], summary["wall_s"]
     result_file(name).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def _without_rows(choice: dict) -> dict:
+    kept = ("lr", "options", "score")
+    tried = [{key: c[key] for key in kept} for c in choice["candidates"]]
+    return {**{key: choice[key] for key in kept}, "candidates": tried}
 
 
 def package_choices() -> None:

@@ -8,6 +8,7 @@ Reference: arXiv 2404.06486, Eqs. 3 and 5 to 7.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -101,6 +102,7 @@ class Reference:
         self.max_ratio, self.update_every = max_ratio, update_every
         self.product = [1.0] * n_tasks  # Q before it is divided by its sum
         self.weights = [1 / n_tasks if scale == "mean" else 1.0] * n_tasks
+        self.known = [False] * n_tasks  # tasks that have a weight of their own
         self.groups, self.indicators = [0] * n_tasks, [1.0] * n_tasks
         self.window = []
 
@@ -112,7 +114,14 @@ class Reference:
             self._solve(losses, mask)
             used = self.weights
         else:
-            # The weights of this window were found at the end of the last one.
+            # The weights of this window were found at the end of the last one; a task that has
+            # none yet takes that of this micro-batch.
+            if any(here and not known for here, known in zip(mask, self.known, strict=True)):
+                now = copy.deepcopy(self)
+                now._solve(losses, mask)
+                for m in range(self.n_tasks):
+                    if mask[m] and not self.known[m]:
+                        self.weights[m], self.known[m] = now.weights[m], True
             used = list(self.weights)
             self.window.append((losses, mask))
             if len(self.window) == self.update_every:
@@ -165,3 +174,4 @@ class Reference:
         self.groups, self.indicators = [-1] * self.n_tasks, [0.0] * self.n_tasks
         for m, weight, label in zip(here, weights, labels, strict=True):
             self.weights[m], self.groups[m], self.indicators[m] = weight, label, gamma[m]
+            self.known[m] = True

@@ -86,7 +86,7 @@ def test_a_diverged_run_is_counted_and_left_out(results):
     rows = {row.method: row for row in reports.table(runs.load(results))}
     assert rows["ls"].diverged == 1
     assert rows["ls"].delta_m.runs == 2
-    assert "1 diverged" in reports.cells(rows["ls"])[-1]
+    assert "1 of them diverged" in reports.cells(rows["ls"])[-1]
 
 
 def test_a_method_that_always_diverged_has_no_numbers(results):
@@ -182,6 +182,7 @@ def scripted(monkeypatch):
 
     class Here:
         tasks = ("left", "right", "ink")
+        epochs, schedule = 1, "cosine"
         metrics = MultiMNIST.metrics
 
     monkeypatch.setattr(bench, "problem", lambda name: Here)
@@ -206,7 +207,49 @@ def test_candidates_of_an_earlier_call_are_not_run_again(scripted):
     count = len(scripted)
     again = bench.tune("multimnist", ["ls", "si"], "sgd", known=first)
     assert again["ls"] == first["ls"]
-    assert {settings.method for settings, _ in scripted[count:]} == {"stl", "si"}
+    assert {settings.method for settings, _ in scripted[count:]} == {"si"}
+    # Of another optimizer, they are.
+    bench.tune("multimnist", ["ls"], "adam", known=first)
+    assert scripted[-1][0].method == "ls"
+    assert scripted[-1][0].optimizer == "adam"
+
+
+def test_results_are_not_reported_on_seeds_that_settings_were_chosen_on(scripted, tmp_path):
+    chosen = bench.tune("multimnist", ["ls"], "sgd", seeds=[3])
+    with pytest.raises(ConfigError, match=r"seeds \[3\]"):
+        bench.bench("multimnist", ["ls"], [2, 3], tmp_path, chosen, "sgd")
+
+
+def test_the_best_learning_rate_is_not_at_the_end_of_the_grid(scripted, monkeypatch):
+    """The formula's best is 1e-2: a grid that ends below is extended until it is inside."""
+    monkeypatch.setitem(bench.LEARNING_RATES["multimnist"], "sgd", (0.00125, 0.0025))
+    chosen = bench.tune("multimnist", ["ls"], "sgd")
+    assert chosen["ls"]["lr"] == 0.01
+    assert max(c["lr"] for c in chosen["ls"]["candidates"]) == 0.02
+    assert 0.1 not in {c["lr"] for c in chosen["ls"]["candidates"]}
+
+
+def test_finished_runs_of_other_settings_are_run_again_and_strange_files_are_kept(tmp_path):
+    write(tmp_path / "r", "ls", 0, (1.0, 2.0))
+    assert runs.finished(tmp_path / "r", {})
+    assert not runs.finished(tmp_path / "r", {"lr": 1.0})
+    (tmp_path / "r" / "thesis.txt").write_text("years")
+    with pytest.raises(DataError, match=r"thesis\.txt"):
+        runs.Run(tmp_path / "r", benchmark="made", method="ls", tasks="xy", seed=0, overwrite=True)
+    assert (tmp_path / "r" / "thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '{"results": {"method": "ls"}}', '{"results": 1}'])
+def test_a_damaged_summary_is_named(results, text):
+    (results / "ls" / "0" / "summary.json").write_text(text)
+    with pytest.raises(DataError, match=r"ls.0.summary\.json"):
+        runs.load(results)
+
+
+def test_names_are_not_read_as_formulas_or_markup(results):
+    pytest.importorskip("matplotlib")
+    write(results / "x" / "0", "go4align $\\frac$ <b>", 0, (1.0, 1.0), losses=[(1.0, 4.0)])
+    assert "<b>" not in reports.write_report(results).read_text(encoding="utf-8")
 
 
 def test_unknown_label():

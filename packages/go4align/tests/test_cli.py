@@ -83,7 +83,7 @@ def test_bench_keeps_finished_runs_and_reports(tmp_path):
         pytest.importorskip(library)
     arguments = ["bench", "multimnist", "--methods", "ls,go4align", "--seeds", "0", "--json"]
     first = json.loads(run(*arguments, cwd=tmp_path).stdout)
-    folder = tmp_path / "bench" / "multimnist"
+    folder = tmp_path / "bench" / "multimnist-adam"
     made = (folder / "ls" / "seed-0" / "summary.json").read_text()
     second = json.loads(run(*arguments, cwd=tmp_path).stdout)
     assert (folder / "ls" / "seed-0" / "summary.json").read_text() == made

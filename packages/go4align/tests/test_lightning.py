@@ -204,7 +204,9 @@ def test_weights_are_fixed_within_an_optimizer_step(tmp_path):
         for epoch in range(3)
         for start in (0, 2, 4)
     ]
-    weights = torch.ones(2, dtype=torch.float64)
+    first = GO4Align(2, 2, beta=0.05)
+    first(torch.tensor(windows[0][0][1], dtype=torch.float64))
+    weights = first.weights  # of the first window: those of its first micro-batch
     for window in windows:
         losses = torch.tensor([values for _, values in window], dtype=torch.float64)
         assert [loss for loss, _ in window] == pytest.approx((losses @ weights).tolist(), rel=1e-5)

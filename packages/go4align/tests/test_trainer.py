@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -144,8 +145,11 @@ def same(one, other):
 
 def replay(seen, counts, **options):
     """Weights of each micro-batch, by the core alone on the losses that the model saw."""
-    twin, weights, used = weighting(**options), torch.ones(2, dtype=torch.float64), []
+    twin, used = weighting(**options), []
     rows = torch.tensor(seen, dtype=torch.float32)
+    first = weighting(**options)
+    first(rows[0].double())
+    weights = first.weights  # of the first window: those of its first micro-batch
     for window in rows.split(counts):
         used += [weights.tolist()] * len(window)
         twin(window.double().mean(0))
@@ -356,21 +360,23 @@ def test_mask_of_the_model(tmp_path):
     assert rest == {}
 
 
-def test_losses_gathered_from_copies_are_averaged(tmp_path):
+def test_losses_gathered_from_copies_are_averaged():
     """``nn.DataParallel`` returns one loss per copy of the model."""
-    trainer, twin = make(tmp_path), weighting()
+    _joined = importlib.import_module("go4align.integrations.transformers")._joined
+    mapping = {"topic": torch.tensor([1.0, 3.0]), "length": torch.tensor([4.0, 4.0])}
+    assert _joined(mapping, 2, 2) == {"topic": torch.tensor(2.0), "length": torch.tensor(4.0)}
+    assert _joined(torch.tensor([1.0, 4.0, 3.0, 4.0]), 2, 2).tolist() == [2.0, 4.0]
 
-    class Gathered(nn.Module):
+
+def test_losses_of_single_examples_are_not_taken_for_tasks(tmp_path):
+    class Unreduced(nn.Module):
         def forward(self, losses):
             return {"losses": losses}
 
-    expected = twin(torch.tensor([2.0, 4.0]))
-    mapping = {"topic": torch.tensor([1.0, 3.0]), "length": torch.tensor([4.0, 4.0])}
-    for losses in (mapping, torch.tensor([1.0, 4.0, 3.0, 4.0])):
-        trainer.weighting.reset()
-        assert torch.equal(trainer.compute_loss(Gathered(), {"losses": losses}), expected)
-    with pytest.raises(LossError, match=r"shape \(3,\)"):
-        trainer.compute_loss(Gathered(), {"losses": torch.ones(3)})
+    trainer = make(tmp_path)
+    for losses in (torch.ones(4), {"topic": torch.ones(4), "length": torch.tensor(1.0)}):
+        with pytest.raises(LossError, match="shape"):
+            trainer.compute_loss(Unreduced(), {"losses": losses})
 
 
 def test_losses_left_out_are_reported_with_the_next_log(tmp_path):

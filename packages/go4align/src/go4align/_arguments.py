@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def number(
     name: str, value: Any, least: float, most: float | None, *, open_ends: bool = False
 ) -> None:
     """Check a finite number in a range."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if good and open_ends:
         good = least < value and (most is None or value < most)
     elif good:

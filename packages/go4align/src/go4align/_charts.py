@@ -55,7 +55,7 @@ def changes(rows: Sequence[Row]) -> Figure:
             axis.plot([summary.low, summary.high], [place, place], color=colour, linewidth=2.5)
         axis.plot(summary.mean, place, "o" if own else "s", color=colour, markersize=6)
     axis.axvline(0, color="#888888", linewidth=1)
-    axis.set_yticks(range(len(shown)), [row.method for row in shown])
+    axis.set_yticks(range(len(shown)), [_literal(row.method) for row in shown])
     axis.invert_yaxis()
     axis.set_xlabel("Δm in %, lower is better; 0 is one network per task")
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -92,7 +92,7 @@ def history(run: Mapping[str, Any]) -> Figure:
                 color=COLOURS[place % len(COLOURS)],
                 linestyle="-" if place < len(COLOURS) else "--",
                 linewidth=1.3,
-                label=task,
+                label=_literal(task),
             )
         if all(value > 0 for _, values in found.values() for value in values):
             axis.set_yscale("log")
@@ -118,7 +118,7 @@ def _groups(figure: Any, axis: Any, found: Mapping[str, tuple[list[int], list[fl
         vmax=most + 0.5,
         extent=(steps[0], max(steps[-1], steps[0] + 1), len(grid) - 0.5, -0.5),
     )
-    axis.set_yticks(range(len(grid)), list(found))
+    axis.set_yticks(range(len(grid)), [_literal(name) for name in found])
     bar = figure.colorbar(image, ax=axis, ticks=range(most + 1), fraction=0.03, pad=0.01)
     bar.ax.set_ylim(-0.5, most + 0.5)
     bar.ax.set_title("small weight: 0", fontsize=7, loc="left")
@@ -131,6 +131,11 @@ def _ramp(count: int) -> list[str]:
     return [
         "#{:02x}{:02x}{:02x}".format(*row) for row in (pale + shares * (dark - pale)).astype(int)
     ]
+
+
+def _literal(text: str) -> str:
+    """``text`` without what matplotlib would read as a formula, or as "no entry in the legend"."""
+    return (" " + text if text.startswith("_") else text).replace("$", r"\$")
 
 
 def _smooth(values: Sequence[float], window: int = 5) -> list[float]:

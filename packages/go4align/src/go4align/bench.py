@@ -11,8 +11,8 @@ import itertools
 import json
 import math
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,20 +26,18 @@ from go4align.training import STL, Result, Settings, as_dict, train
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: Learning rates that are tried.
+#: Learning rates that are tried first; beyond them as long as the best one is at an end.
 LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "molecules": {
-        "adam": (1e-3, 2e-3, 4e-3, 8e-3),
-        "adamw": (1e-3, 2e-3, 4e-3, 8e-3),
-        "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+        "adam": (2e-3, 4e-3, 8e-3),
+        "adamw": (2e-3, 4e-3, 8e-3),
+        "sgd": (5e-3, 1e-2, 2e-2),
     },
-    "multimnist": {
-        "adam": (2e-3, 4e-3),
-        "adamw": (2e-3, 4e-3),
-        "sgd": (3e-3, 1e-2, 3e-2, 1e-1),
-    },
+    "multimnist": {"adam": (2e-3, 4e-3), "adamw": (2e-3, 4e-3), "sgd": (1e-2, 2e-2)},
 }
 OPTIMIZERS = ("adam", "adamw", "sgd")
+#: Learning rates tried beyond the first ones, at most, each twice or half of the last.
+EXTENSIONS = 6
 #: Seeds that settings are chosen on; results are never reported on them.
 TUNING_SEEDS = (100, 101)
 
@@ -53,33 +51,36 @@ class Entry:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def candidates(self, n_tasks: int) -> list[dict[str, Any]]:
-        """Every combination of the grid; numbers of groups beyond the tasks are left out."""
+        """Every combination of the grid; numbers of groups beyond the tasks are left out.
+
+        A number of groups of None stands for as many as tasks.
+        """
         names = list(self.grid)
-        combinations = [
-            dict(zip(names, values, strict=True))
-            for values in itertools.product(*self.grid.values())
-        ]
-        return [
-            {**self.options, **chosen}
-            for chosen in combinations
-            if not isinstance(k := chosen.get("n_groups", 1), int) or k <= n_tasks
-        ]
+        found = []
+        for values in itertools.product(*self.grid.values()):
+            options = {**self.options, **dict(zip(names, values, strict=True))}
+            if "n_groups" in options and options["n_groups"] is None:
+                options["n_groups"] = n_tasks
+            if isinstance(options.get("n_groups"), int) and options["n_groups"] > n_tasks:
+                continue
+            found.append(options)
+        return found
 
 
 _GROUPS = (2, 3, 5)
-#: Rows by label. Peers have their published settings; what a paper tunes is in the grid.
+#: Rows by label. Methods have their published settings; the grid is what is chosen on validation.
 ENTRIES: dict[str, Entry] = {
     STL: Entry(STL),
     "ls": Entry("ls"),
     "si": Entry("si"),
     "rlw": Entry("rlw"),
     "dwa": Entry("dwa"),
-    "uw": Entry("uw"),
+    "uw": Entry("uw", grid={"method_lr": (0.025, 0.0025)}),
     "famo": Entry("famo", grid={"weight_decay": (1e-3, 1e-2)}),
     "stch": Entry("stch", grid={"mu": (0.1, 1.0)}),
     "mgda": Entry("mgda"),
     "pcgrad": Entry("pcgrad"),
-    "cagrad": Entry("cagrad"),
+    "cagrad": Entry("cagrad", grid={"c": (0.2, 0.4, 0.8)}),
     "imtl-g": Entry("imtl-g"),
     "nash-mtl": Entry("nash-mtl"),
     "aligned-mtl": Entry("aligned-mtl"),
@@ -94,7 +95,6 @@ ENTRIES: dict[str, Entry] = {
     "go4align-ungrouped": Entry("go4align", {"n_groups": None}),
     "go4align-auto": Entry("go4align", {"n_groups": "auto"}),
     "go4align-decay": Entry("go4align", {"n_groups": 3, "decay": 0.99}, {"beta": (1e-3, 1e-2)}),
-    "go4align-window": Entry("go4align", {"update_every": 16}, {"n_groups": _GROUPS}),
 }
 
 
@@ -146,33 +146,41 @@ def _settings(
     name: str, label: str, lr: float, optimizer: str, options: Mapping[str, Any]
 ) -> Settings:
     chosen = dict(options)
-    if chosen.get("n_groups", 0) is None:  # as many as tasks
-        chosen["n_groups"] = {"molecules": 7, "multimnist": 3}[name]
-    return Settings(entry(label).method, chosen, optimizer, lr)
+    more = {"method_lr": chosen.pop("method_lr")} if "method_lr" in chosen else {}
+    return Settings(entry(label).method, chosen, optimizer, lr, **more)
 
 
 class Workers:
     """Runs jobs in ``jobs`` processes, or here for one; results come in the order of the jobs."""
 
     def __init__(self, jobs: int) -> None:
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Any = None
         if jobs > 1:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(jobs, mp_context=context)
+            self._pool = context.Pool(jobs, initializer=_ignore_interrupts)
 
     def map(self, arguments: Sequence[tuple[Any, ...]]) -> Iterable[Result]:
         """Yield the result of every job."""
         if self._pool is None:
             return (_job(*each) for each in arguments)
-        futures = [self._pool.submit(_job, *each) for each in arguments]
-        return (future.result() for future in futures)
+        results: Iterable[Result] = self._pool.imap(_unpacked, arguments)
+        return results
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=not any(error), cancel_futures=True)
+            self._pool.terminate()  # after an interrupt too: no job is left behind
+            self._pool.join()
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
+
+
+def _unpacked(arguments: tuple[Any, ...]) -> Result:
+    return _job(*arguments)
 
 
 # --- choosing settings ------------------------------------------------------------------------
@@ -206,36 +214,56 @@ def tune(
     here = problem(name)
     directions = [metric.higher_is_better for metric in here.metrics]
     names = [metric.name for metric in here.metrics]
-    chosen: dict[str, Any] = dict(known or {})
-    base: list[list[float]] = []
-
+    # What else shapes a candidate's score: without a match it is run again.
+    stamp = {
+        "benchmark": name,
+        "optimizer": optimizer,
+        "seeds": list(seeds),
+        "epochs": here.epochs,
+        "schedule": here.schedule,
+    }
+    chosen: dict[str, Any] = {}
     with Workers(jobs) as workers:
 
-        def scores(label: str, lr: float, options: Mapping[str, Any]) -> list[list[float]]:
+        def run(label: str, lr: float, options: dict[str, Any]) -> dict[str, Any]:
+            for old in (known or {}).get(label, {}).get("candidates", []):
+                wanted = {**stamp, "lr": lr, "options": options}
+                if all(old.get(key) == value for key, value in wanted.items()):
+                    return dict(old)
             settings = _settings(name, label, lr, optimizer, options)
             results = workers.map([(name, settings, seed, None, label) for seed in seeds])
-            return [[result.validation[metric] for metric in names] for result in results]
+            rows = [[result.validation[metric] for metric in names] for result in results]
+            progress(f"{label} {options or ''} lr {lr:g}")
+            return {"lr": lr, "options": options, "rows": rows, **stamp}
 
+        base: list[list[float]] = []
         for label in dict.fromkeys([STL, *labels]):
-            before = list(chosen.get(label, {}).get("candidates", []))
-            found, tables = [], {}
-            for lr, options in itertools.product(
-                LEARNING_RATES[name][optimizer], entry(label).candidates(len(here.tasks))
-            ):
-                old = [c for c in before if c["lr"] == lr and c["options"] == options]
-                if old and label != STL:  # the rows of single-task training are the base
-                    found.append(old[0])
-                    continue
-                rows = scores(label, lr, options)
-                tables[lr] = rows
-                score = _mean_delta(rows, base or next(iter(tables.values())), directions)
-                found.append({"lr": lr, "options": dict(options), "score": score})
-                progress(f"{label} {options or ''} lr {lr:g}: {score:.2f}")
-            best = min(found, key=lambda candidate: candidate["score"])
+            rates = sorted(LEARNING_RATES[name][optimizer])
+            candidates: list[dict[str, Any]] = []
+            todo = list(rates)
+            for _ in range(EXTENSIONS + 1):
+                for lr, options in itertools.product(
+                    todo, entry(label).candidates(len(here.tasks))
+                ):
+                    candidates.append(run(label, lr, options))
+                reference = base or candidates[0]["rows"]
+                for candidate in candidates:
+                    candidate["score"] = _mean_delta(candidate["rows"], reference, directions)
+                best = min(candidates, key=lambda candidate: float(candidate["score"]))
+                if rates[0] < best["lr"] < rates[-1]:
+                    break
+                todo = [rates[0] / 2 if best["lr"] == rates[0] else 2 * rates[-1]]
+                rates = sorted([*rates, *todo])
             if label == STL:
-                base = tables[best["lr"]]
-            chosen[label] = {**best, "candidates": found}
-            save(chosen)
+                base = best["rows"]
+            chosen[label] = {
+                "lr": best["lr"],
+                "options": best["options"],
+                "score": best["score"],
+                "candidates": candidates,
+            }
+            progress(f"{label}: lr {best['lr']:g} {best['options'] or ''}, {best['score']:.2f}")
+            save({**(known or {}), **chosen})
     return chosen
 
 
@@ -246,6 +274,12 @@ def _mean_delta(
         return math.inf  # diverged on a seed
     pairs = zip(rows, base, strict=True)
     return sum(float(delta_m(row, reference, directions)) for row, reference in pairs) / len(rows)
+
+
+def tuned_on(chosen: Mapping[str, Any]) -> set[int]:
+    """The seeds that choices were made on."""
+    rows = [row for choice in chosen.values() for row in choice.get("candidates", [])]
+    return {seed for row in rows for seed in row.get("seeds", [])}
 
 
 def chosen_settings(name: str, optimizer: str) -> dict[str, Any]:
@@ -285,7 +319,13 @@ def bench(
 
     Returns:
         The run folders.
+
+    Raises:
+        ConfigError: if a seed is one that settings were chosen on.
     """
+    overlap = sorted({*seeds} & {*tuned_on(chosen)})
+    if overlap:
+        raise ConfigError(f"settings were chosen on seeds {overlap}: report other ones")
     n_tasks = len(problem(name).tasks)
     arguments, folders = [], []
     for seed in seeds:
@@ -295,7 +335,7 @@ def bench(
             settings = _settings(name, label, choice.get("lr", 1e-3), optimizer, options)
             folder = out / label / f"seed-{seed}"
             folders.append(folder)
-            if not runs.finished(folder):
+            if not runs.finished(folder, as_dict(settings)):
                 arguments.append((name, settings, seed, str(folder), label))
     with Workers(jobs) as workers:
         for argument, result in zip(arguments, workers.map(arguments), strict=True):

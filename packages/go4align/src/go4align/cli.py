@@ -16,10 +16,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from go4align._kit import KitError
-from go4align.errors import Go4AlignError
+from go4align.errors import ConfigError, Go4AlignError
 
 app = typer.Typer(
     name="go4align",
@@ -52,11 +53,11 @@ JobsOption = Annotated[int, typer.Option(min=1, help="Processes, one thread each
 
 
 def _show(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    shown = Table(title=title or None, title_justify="left")
+    shown = Table(title=escape(title) or None, title_justify="left")
     for i, name in enumerate(head):
         shown.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))  # names are not markup
     # A table cut to fit a pipe is of no use: give it the width it needs.
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(shown)
@@ -75,9 +76,9 @@ def _err(line: str, style: str = "") -> None:
 def _numbers(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
-        if match := re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", part):
+        if match := re.fullmatch(r"\s*([0-9]{1,9})\s*\.\.\s*([0-9]{1,9})\s*", part):
             found += range(int(match[1]), int(match[2]) + 1)
-        elif part.strip().isdigit():
+        elif re.fullmatch(r"\s*[0-9]{1,9}\s*", part):
             found.append(int(part))
         else:
             raise typer.BadParameter(f"{text!r}: expected 0..4, or 0,3,5", param_hint="--seeds")
@@ -97,7 +98,7 @@ def _labels(text: str | None, default: Sequence[str]) -> list[str]:
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(min=0, help="Of data, weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=10**9, help="Of data, weights and batches.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     out: Annotated[
         Path,
@@ -115,15 +116,15 @@ def demo(
         )
     _err("reading the tables of the package chemicals")
     names = {"stl": "one network per property", "ls": "sum of the losses"}
-    rows, page = job.run(
+    rows = job.run(
         out,
         seed=seed,
         epochs=job.EPOCHS if epochs is None else epochs,
         overwrite=ours,
         progress=lambda label: _err(f"training: {names.get(label, label)}"),
     )
-    _table(rows, as_json, {"report": str(page)}, "Seven properties of molecules, test part")
-    _err(f"report: {page}")
+    _table(rows, as_json, "Seven properties of molecules, test part")
+    _report(out)
     broken = job.broken_promises(rows)
     for line in broken:
         _err(f"missing effect: {line}", "red")
@@ -150,18 +151,24 @@ def bench(
     steps: Annotated[int, typer.Option(min=1, help="Of the toy problem.")] = 50_000,
     jobs: JobsOption = 1,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; finished runs in it are kept. [bench/NAME]")
+        Path | None,
+        typer.Option(help="Folder; finished runs in it are kept. [bench/NAME-OPTIMIZER]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare methods on a problem, seed by seed, and write a report."""
-    folder = out or Path("bench") / name.value
+    """Compare methods on a problem, seed by seed, and write a report.
+
+    The toy problem has neither seeds nor settings to choose: of the options it takes --methods,
+    --steps, --out and --json.
+    """
     if name is Benchmark.toy:
+        folder = out or Path("bench") / "toy"
         _bench_toy(methods, steps, folder, as_json)
         return
+    folder = out or Path("bench") / f"{name.value}-{optimizer.value}"
     from go4align import bench as job
     from go4align import runs
-    from go4align.report import table, write_report
+    from go4align.report import table
 
     default = ["stl", "ls", "si", "uw", "go4align", "go4align-published"]
     labels = _labels(methods, default)
@@ -169,26 +176,23 @@ def bench(
     chosen = job.chosen_settings(name.value, optimizer.value)
     if tune:
         path = folder / "chosen.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise ConfigError(f"{path} cannot be read ({error}): move it away") from error
 
         def save(choices: dict[str, Any]) -> None:
             from go4align._kit.files import write_text_atomic
 
             write_text_atomic(path, json.dumps(choices, indent=1) + "\n")
 
-        overlap = set(numbers) & set(job.TUNING_SEEDS)
-        if overlap:
-            raise typer.BadParameter(
-                f"{sorted(overlap)} are the seeds that settings are chosen on", param_hint="--seeds"
-            )
         chosen = job.tune(
             name.value, labels, optimizer.value, jobs=jobs, known=known, progress=_err, save=save
         )
     job.bench(name.value, labels, numbers, folder, chosen, optimizer.value, jobs, progress=_err)
     rows = table(runs.load(folder))
-    page = write_report(folder)
-    _table(rows, as_json, {"report": str(page)}, f"{name.value}, {optimizer.value}")
-    _err(f"report: {page}")
+    _table(rows, as_json, f"{name.value}, {optimizer.value}")
+    _report(folder)
 
 
 def _bench_toy(methods: str | None, steps: int, folder: Path, as_json: bool) -> None:
@@ -210,14 +214,13 @@ def report(
 ) -> None:
     """Write report.html over finished runs, and print the tables."""
     from go4align import runs
-    from go4align.report import table, write_report
+    from go4align.report import table
 
     summaries = runs.load(folder)
-    page = write_report(folder)
     for name in dict.fromkeys(run["results"]["benchmark"] for run in summaries):
         here = [run for run in summaries if run["results"]["benchmark"] == name]
-        _table(table(here), as_json, {"report": str(page)}, name)
-    _err(f"report: {page}")
+        _table(table(here), as_json, name)
+    _report(folder)
 
 
 @app.command()
@@ -272,11 +275,18 @@ def info(as_json: JsonOption = False) -> None:
         _show(["what", "value"], [[name, str(value)] for name, value in facts.items()])
 
 
-def _table(rows: Sequence[Any], as_json: bool, more: dict[str, Any], title: str) -> None:
+def _report(folder: Path) -> None:
+    """Write the page after the table has been shown: it needs one library more."""
+    from go4align.report import write_report
+
+    _err(f"report: {write_report(folder)}")
+
+
+def _table(rows: Sequence[Any], as_json: bool, title: str) -> None:
     from go4align.report import HEAD, as_dict, cells
 
     if as_json:
-        _print_json({"title": title, "rows": [as_dict(row) for row in rows], **more})
+        _print_json({"title": title, "rows": [as_dict(row) for row in rows]})
     else:
         _show(HEAD, [cells(row) for row in rows], title)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from go4align import bench, runs
 from go4align._kit import RunFolder
-from go4align.report import Row, as_dict, table, write_report
+from go4align._kit.run import METRICS, SUMMARY
+from go4align.report import Row, as_dict, table
 from go4align.tasks import problem
 from go4align.training import STL, Settings, train
 
@@ -36,18 +37,18 @@ def run(
     epochs: int = EPOCHS,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda label: None,
-) -> tuple[list[Row], Path]:
-    """Train all of them on one seed and write the report.
+) -> list[Row]:
+    """Train all of them on one seed.
 
     Args:
-        out: Folder for the runs and ``report.html``.
+        out: Folder for the runs.
         seed: Of data, weights and batches.
         epochs: Passes over the training part.
         overwrite: Empty ``out`` first.
         progress: Called with the label of each method before it is trained.
 
     Returns:
-        The rows of the table, and the page.
+        The rows of the table.
 
     Raises:
         RunFolderError: if ``out`` has content and ``overwrite`` is false.
@@ -56,6 +57,8 @@ def run(
 
     torch.set_num_threads(1)  # the network is small: more threads would wait for each other
     folder = RunFolder(out, overwrite=overwrite)
+    settings_used = {"job": JOB, "epochs": epochs}
+    folder.write_summary({}, settings=settings_used, seed=seed)  # marks the folder, if interrupted
     molecules = problem("molecules")
     for label in LABELS:
         progress(label)
@@ -76,7 +79,7 @@ def run(
     folder.write_summary(
         {"rows": [as_dict(row) for row in rows]}, settings=settings_used, seed=seed
     )
-    return rows, write_report(out)
+    return rows
 
 
 def is_of_demo(folder: Path) -> bool:
@@ -86,19 +89,14 @@ def is_of_demo(folder: Path) -> bool:
         mine = bool(summary["settings"]["job"] == JOB)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return mine and {path.name for path in folder.iterdir()} <= {*LABELS, *FILES}
+    inside = {path.name for label in LABELS for path in folder.glob(f"{label}/*")}
+    outside = {path.name for path in folder.iterdir()}
+    return mine and outside <= {*LABELS, *FILES} and inside <= {METRICS, SUMMARY}
 
 
 def broken_promises(rows: list[Row]) -> list[str]:
     """What the demo should show and did not: one line each."""
-    by_method = {row.method: row for row in rows}
-    ours, ls, famo = (by_method[name] for name in ("go4align", "ls", "famo"))
-    missing = []
     change = {row.method: row.delta_m.mean if row.delta_m else math.inf for row in rows}
-    if not change["go4align"] < change["ls"]:
-        missing.append("GO4Align is not better than the plain sum of the losses")
-    if not ours.seconds_per_step < famo.seconds_per_step:
-        missing.append("a step of GO4Align is not cheaper than one of FAMO")
-    if not ours.seconds_per_step < 1.5 * ls.seconds_per_step:
-        missing.append("a step of GO4Align costs more than 1.5 steps of the plain sum")
-    return missing
+    if change["go4align"] < change["ls"]:
+        return []
+    return ["GO4Align is not better than the plain sum of the losses"]

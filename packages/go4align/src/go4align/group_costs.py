@@ -32,6 +32,8 @@ def over_run(folder: str | Path, *, space: str = "log", beta: float = 1e-4) -> d
         DataError: if the folder has no losses.
         ConfigError: for another space, or losses that are not positive.
     """
+    if not 0 <= beta < 1e100:
+        raise ConfigError(f"beta is {beta}: give a finite number of at least 0")
     if space not in ("log", "linear"):
         raise ConfigError(f'space is {space!r}: give "log" or "linear"')
     try:
@@ -55,8 +57,13 @@ def over_run(folder: str | Path, *, space: str = "log", beta: float = 1e-4) -> d
 def _unexplained(
     found: Mapping[str, tuple[list[int], list[float]]], space: str, beta: float
 ) -> np.ndarray[Any, Any]:
-    steps = np.array(next(iter(found.values()))[0], dtype=np.float64)
-    losses = np.array([values for _, values in found.values()]).T
+    # Steps at which every task has a record: a killed run may have written half of its last one.
+    common = sorted(set.intersection(*(set(steps) for steps, _ in found.values())))
+    if not common:
+        raise ConfigError("there is no step at which the losses of all tasks were recorded")
+    rows_of = [dict(zip(*columns, strict=True)) for columns in found.values()]
+    steps = np.array(common, dtype=np.float64)
+    losses = np.array([[row[step] for row in rows_of] for step in common])
     if not (np.isfinite(losses).all() and (losses > 0).all()):
         raise ConfigError("the run has losses that are not positive: indicators are not defined")
     accumulated = np.cumsum(losses * np.diff(steps, prepend=steps[0] - 1)[:, None], 0)

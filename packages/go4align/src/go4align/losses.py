@@ -80,25 +80,39 @@ def read(losses: Losses, mask: Mask | None, tasks: tuple[str, ...], named: bool)
         return Reading(stacked, scalars, flat if wide else flat.float(), flags)
     if flags is not None:
         flags = flags.cpu().numpy() if isinstance(flags, Tensor) else np.array(flags)
-    return Reading(stacked, scalars, flat.double().numpy(), flags)
+    try:
+        return Reading(stacked, scalars, flat.double().numpy(), flags)
+    except RuntimeError as error:
+        raise LossError(
+            f"the values of the losses cannot be read here ({error}): transforms of torch.func "
+            "are not supported, use loss.backward() or torch.autograd.grad"
+        ) from error
 
 
-def without(reading: Reading, present: Any) -> Tensor:
+def without(reading: Reading, present: Any, *, keep_graph: bool = False) -> Tensor:
     """The losses as a tensor (M,) with zeros for those that do not count.
 
     Scalars that are known on the host not to count stay out of the graph, so that an infinite
     derivative behind one of them cannot reach the network.
+
+    Args:
+        reading: The losses.
+        present: bool (M,), those that count; None for all.
+        keep_graph: Keep the graph of finite ones all the same, with a gradient of zero: under DDP
+            every parameter has to get a gradient in every process.
     """
     if present is None:
         return reading.stacked
     if isinstance(present, np.ndarray):
-        if reading.scalars is not None:
-            zero = torch.zeros((), dtype=reading.stacked.dtype)
-            if not present.any():  # backward() has to do nothing, and not to fail
-                zero.requires_grad_(reading.stacked.requires_grad)
-            pairs = zip(reading.scalars, present, strict=True)
-            return torch.stack([term.to(zero.dtype) if kept else zero for term, kept in pairs])
+        kept = present | np.isfinite(reading.values) if keep_graph else present
         present = torch.from_numpy(present)
+        if reading.scalars is not None and not kept.all():
+            # Where nothing is left, backward is to do nothing, and not to fail.
+            alone = reading.stacked.requires_grad and not kept.any()
+            zero = torch.zeros((), dtype=reading.stacked.dtype, requires_grad=alone)
+            pairs = zip(reading.scalars, kept, strict=True)
+            stacked = torch.stack([term.to(zero.dtype) if keep else zero for term, keep in pairs])
+            return torch.where(present, stacked, 0.0) if keep_graph else stacked
     return torch.where(present, reading.stacked, 0.0)
 
 

@@ -190,7 +190,7 @@ class Aggregated(Method):
             autojac.mtl_backward(list(losses), features=parts, shared_params=shared)
         else:
             autojac.backward(list(losses), inputs=shared, retain_graph=True)
-            kept = [parameter.grad for parameter in shared]
+            kept = [None if p.grad is None else p.grad.clone() for p in shared]
             torch.stack(list(losses)).sum().backward()
             for parameter, grad in zip(shared, kept, strict=True):
                 parameter.grad = grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +66,13 @@ def table(summaries: Summaries) -> list[Row]:
         by_method.setdefault(run["results"]["method"], {})[run["seed"]] = run["results"]
     # Metrics are read by name: runs of another version may have more, or another order.
     directions: dict[str, bool] = dict(summaries[0]["results"]["higher_is_better"])
+    for run in summaries:
+        if set(run["results"]["metrics"]) != set(directions):
+            first, other = (each.get("folder", "a run") for each in (summaries[0], run))
+            raise ConfigError(
+                f"the metrics differ: {sorted(directions)} in {first}, "
+                f"{sorted(run['results']['metrics'])} in {other}; report them apart"
+            )
     good = {
         method: {seed: run for seed, run in results.items() if _finite(run["metrics"])}
         for method, results in by_method.items()
@@ -74,7 +82,8 @@ def table(summaries: Summaries) -> list[Row]:
     }
     means = {
         method: {
-            name: _mean([run["metrics"][name] for run in results.values()]) for name in directions
+            name: statistics.fmean([run["metrics"][name] for run in results.values()])
+            for name in directions
         }
         for method, results in good.items()
         if results
@@ -82,7 +91,7 @@ def table(summaries: Summaries) -> list[Row]:
     ranked = {name: list(row.values()) for name, row in means.items() if name != STL}
     ranks = mean_rank(ranked, list(directions.values())) if ranked else {}
     times = {
-        method: _median([float(run["seconds_per_step"]) for run in results.values()])
+        method: statistics.median([float(run["seconds_per_step"]) for run in results.values()])
         for method, results in by_method.items()
     }
     rows = []
@@ -107,7 +116,14 @@ def table(summaries: Summaries) -> list[Row]:
                 means.get(method, {}),
             )
         )
-    rows.sort(key=lambda row: (row.method == STL, row.delta_m.mean if row.delta_m else math.inf))
+    # A mean over the seeds that survived is no rank among means over all of them: those go last.
+    rows.sort(
+        key=lambda row: (
+            row.method == STL,
+            row.diverged,
+            row.delta_m.mean if row.delta_m else math.inf,
+        )
+    )
     return rows
 
 
@@ -122,17 +138,28 @@ def _changes(
         if seed in base:
             ours, theirs = results[seed]["metrics"], base[seed]["metrics"]
             values, reference = ([row[name] for name in directions] for row in (ours, theirs))
-            found[seed] = float(delta_m(values, reference, list(directions.values())))
+            if all(reference):  # a change relative to 0 means nothing
+                found[seed] = float(delta_m(values, reference, list(directions.values())))
     return found
 
 
 #: Headings of :func:`cells`.
-HEAD = ("method", "Δm %", "95 % (IQM)", "minus LS", "95 %", "mean rank", "ms/step", "× LS", "seeds")
+HEAD = (
+    "method",
+    "Δm %",
+    "IQM [95 %]",
+    "minus LS",
+    "IQM [95 %]",
+    "rank",
+    "ms/step",
+    "× LS",
+    "seeds",
+)
 
 
 def cells(row: Row) -> list[str]:
     """A row as text."""
-    seeds = str(len(row.seeds)) + (f", {row.diverged} diverged" if row.diverged else "")
+    seeds = str(len(row.seeds)) + (f", {row.diverged} of them diverged" if row.diverged else "")
     return [
         row.method,
         *_interval(row.delta_m),
@@ -152,7 +179,9 @@ def as_dict(row: Row) -> dict[str, Any]:
 def _interval(summary: Summary | None) -> tuple[str, str]:
     if summary is None:
         return "", ""
-    spread = f"[{summary.low:+.2f}, {summary.high:+.2f}]" if summary.runs > 1 else "one seed"
+    spread = "one seed"
+    if summary.runs > 1:
+        spread = f"{summary.iqm:+.2f} [{summary.low:+.2f}, {summary.high:+.2f}]"
     return f"{summary.mean:+.2f}", spread
 
 
@@ -179,8 +208,9 @@ def write_report(folder: str | Path) -> Path:
         page.heading(benchmark)
         page.paragraph(
             "Δm: mean relative change of all metrics against one network per task, in percent; "
-            "negative is better. Mean over the seeds; intervals are 95 % of the interquartile "
-            "mean, by the bootstrap, and need two seeds or more. Minus LS: in pairs of equal seed. "
+            "negative is better. Mean over the seeds, then their interquartile mean with its 95 % "
+            "interval by the bootstrap (too narrow for few seeds). Minus LS: in pairs of equal "
+            "seed. A method that diverged on a seed is below all that did not. "
             "Times are medians of whole training steps on the machine named below."
         )
         page.table(HEAD, [cells(row) for row in rows])
@@ -210,19 +240,11 @@ def _shown(summaries: Summaries) -> list[Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for run in sorted(summaries, key=lambda run: run["seed"]):
         method = run["results"]["method"]
-        if method.startswith("go4align") or method == "ls":
+        shown = method.startswith("go4align") or method == "ls"
+        if shown and runs.has_losses(run["folder"]):
             found.setdefault(method, run)
     return list(found.values())
 
 
 def _finite(metrics: Mapping[str, Any]) -> bool:
     return all(not isinstance(v, str) and math.isfinite(v) for v in metrics.values())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from go4align._kit import RunFolder, read_metrics
-from go4align._kit.run import SUMMARY
+from go4align._kit.run import METRICS, SUMMARY
 from go4align.errors import DataError
 
 
@@ -24,11 +24,12 @@ class Run:
         tasks: Names of the tasks.
         seed: Seed of the run.
         settings: Everything that shaped it.
-        overwrite: Empty a folder that has content, instead of refusing it.
+        overwrite: Empty a folder that holds an earlier run, and nothing else, instead of refusing.
         resume: Go on in a folder that has content.
 
     Raises:
         RunFolderError: if the folder has content and neither flag is set.
+        DataError: if it holds other files than a run's.
     """
 
     def __init__(
@@ -45,6 +46,13 @@ class Run:
     ) -> None:
         self.benchmark, self.method, self.seed = benchmark, method, seed
         self.tasks, self.settings = tuple(tasks), dict(settings or {})
+        if overwrite and Path(folder).is_dir():
+            foreign = {path.name for path in Path(folder).iterdir()} - {METRICS, SUMMARY}
+            if foreign:
+                raise DataError(
+                    f"{folder} holds {min(foreign)!r}, which no run wrote: not emptied; "
+                    "move it away, or name another folder"
+                )
         self._folder = RunFolder(folder, overwrite=overwrite, resume=resume)
         self.path = self._folder.path
 
@@ -118,9 +126,14 @@ class Run:
         )
 
 
-def finished(folder: str | Path) -> bool:
-    """Whether a run in ``folder`` came to its end."""
-    return (Path(folder) / SUMMARY).is_file()
+def finished(folder: str | Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run in ``folder`` came to its end, and was one with these settings."""
+    try:
+        summary = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    wanted = json.loads(json.dumps(dict(settings)))  # tuples come back as lists
+    return bool(summary.get("settings") == wanted)
 
 
 def load(folder: str | Path) -> list[dict[str, Any]]:
@@ -133,14 +146,25 @@ def load(folder: str | Path) -> list[dict[str, Any]]:
         One dict per run, in the order of their paths.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or one cannot be read.
     """
     root = Path(folder)
     found = []
     for path in sorted(root.rglob(SUMMARY)):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if "method" in summary.get("results", {}):
-            found.append({**summary, "folder": path.parent})
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            results = summary["results"]
+            if "method" not in results:
+                continue  # of a whole benchmark, or of something else
+            complete = {"benchmark", "metrics", "higher_is_better", "seconds_per_step"} <= {
+                *results
+            }
+            complete = complete and isinstance(results["metrics"], dict) and "seed" in summary
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error!r}): move it away") from error
+        if not complete:
+            raise DataError(f"{path} is not the summary of a finished run: move it away")
+        found.append({**summary, "folder": path.parent})
     if not found:
         raise DataError(
             f"there is no finished run at or below {root}: name a folder that `go4align bench` or "
@@ -149,10 +173,21 @@ def load(folder: str | Path) -> list[dict[str, Any]]:
     return found
 
 
+def has_losses(folder: str | Path) -> bool:
+    """Whether a run recorded losses over time."""
+    return (Path(folder) / METRICS).is_file() and bool(curves(folder, "loss"))
+
+
 def curves(folder: str | Path, prefix: str) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and values of the records ``prefix/...`` of a run, by the rest of the name."""
     found: dict[str, tuple[list[int], list[float]]] = {}
-    for record in read_metrics(folder):
+    try:
+        records = read_metrics(folder)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: metrics.jsonl cannot be read ({error!r})") from error
+    for record in records:
         head, _, name = record["name"].partition("/")
         if head == prefix:
             steps, values = found.setdefault(name, ([], []))

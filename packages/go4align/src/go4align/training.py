@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from go4align.errors import ConfigError
+from go4align.errors import ConfigError, LossError
 from go4align.methods import Method, create
 from go4align.runs import Run
 from go4align.tasks.problem import MultiTaskNetwork, Part, Problem, Split
@@ -127,7 +127,8 @@ def _loop(
     schedule = make_schedule(problem.schedule, optimizer, epochs * per_epoch)
     shared = list(network.trunk.parameters())
     order = np.random.default_rng(seed)
-    seconds, step = [], 0
+    seconds: list[float] = []
+    step = 0
     for _ in range(epochs):
         rows = torch.from_numpy(order.permutation(len(split.train)))
         for index in rows[: per_epoch * problem.batch_size].split(problem.batch_size):
@@ -140,7 +141,12 @@ def _loop(
             features, outputs = network(batch.inputs)
             values = _losses(problem, outputs, batch, tasks)
             optimizer.zero_grad(set_to_none=True)
-            method.backward(values, features, shared)
+            try:
+                method.backward(values, features, shared)
+            except (LossError, RuntimeError) as error:
+                if not isinstance(error, LossError) and "linalg" not in str(error):
+                    raise  # of a solver on gradients that are not finite, or something else
+                return _diverged(problem, tasks, seconds, step)
             optimizer.step()
             method.after_step(losses)
             schedule.step()
@@ -222,7 +228,8 @@ def _losses(
 
 def _diverged(problem: Problem, tasks: list[int], seconds: list[float], steps: int) -> Result:
     nothing = {metric.name: math.nan for metric in problem.metrics if metric.task in tasks}
-    return Result(nothing, dict(nothing), statistics.median(seconds), steps)
+    per_step = statistics.median(seconds) if seconds else math.nan
+    return Result(nothing, dict(nothing), per_step, steps)
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -16,13 +16,17 @@ from torch import Tensor, nn
 
 from go4align import losses as reading
 from go4align._arguments import number, one_of, per_task, task_names, whole
-from go4align.alignment import Rule, align_device, align_host
+from go4align.alignment import Alignment, Rule, align_device, align_host
 from go4align.errors import ConfigError, LossError, SkippedLossWarning, StateError
 from go4align.losses import Losses, Mask, Reading
 
 Array = NDArray[Any]
 
 NAMES_KEY = "task_names"
+#: In place of the weight of a task that was never seen.
+UNKNOWN = -1.0
+#: Losses from here on count as not finite: their sums would overflow.
+LARGEST = 1e200
 FLOAT32_MAX = torch.finfo(torch.float32).max
 WIDE = (torch.float32, torch.float64)
 
@@ -75,7 +79,7 @@ class GO4Align(nn.Module):
             are raised and the sum is kept.
         update_every: Micro-batches per optimizer step, under gradient accumulation. Weights are
             fixed within such a window and follow from the mean losses of the window before (in the
-            first window they are all equal).
+            first window from the losses of its first micro-batch).
         sync: ``"auto"``: when ``torch.distributed`` is initialised, average the losses over all
             processes (one all-reduce of 3 M numbers), so that all compute the same weights;
             ``"off"``; or a process group.
@@ -112,6 +116,8 @@ class GO4Align(nn.Module):
     window_count: Tensor
     window_step: Tensor
     skipped: Tensor
+    negative: Tensor
+    task_names: Tensor
 
     def __init__(
         self,
@@ -153,11 +159,11 @@ class GO4Align(nn.Module):
             number("max_ratio", max_ratio, 1, None)
         self.beta, self.scale, self.space = float(beta), scale, space
         self.n_groups, self.decay, self.nonfinite = n_groups, decay, nonfinite
-        self.q_floor, self.max_ratio, self.sync = q_floor, max_ratio, sync
+        self.q_floor, self.max_ratio = q_floor, max_ratio
+        self.sync = sync if isinstance(sync, str) else _Group(sync)
         self.update_every = whole("update_every", update_every, 1, None)
         self.tasks = task_names(tasks, n_tasks)
         self._named = tasks is not None
-        self._rule = Rule(n_groups, self.beta, scale, space, q_floor or None, max_ratio)
         real: dict[str, Any] = {"dtype": torch.float64}
         self.lower_bounds = per_task("lower_bounds", lower_bounds, n_tasks)
         self.priors = per_task("priors", priors, n_tasks, positive=True)
@@ -172,6 +178,8 @@ class GO4Align(nn.Module):
         self.register_buffer("window_count", torch.zeros(n_tasks, dtype=torch.int64))
         self.register_buffer("window_step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros(n_tasks, dtype=torch.int64))
+        self.register_buffer("negative", torch.zeros(n_tasks, dtype=torch.int64))
+        self.register_buffer(NAMES_KEY, self._encoded_names())
         self._place_constants()
         self.reset()
 
@@ -220,7 +228,8 @@ class GO4Align(nn.Module):
         if isinstance(given.values, Tensor):
             present, weights = self._on_device(given.values, given.mask)
             return self._weighted_sum(given, present, weights)
-        before = None if given.stacked.dtype in WIDE else copy.deepcopy(self._buffers)
+        narrow = given.stacked.dtype == torch.float16  # of the others, only sums of 1e38 overflow
+        before = copy.deepcopy(self._buffers) if narrow else None
         present, weights = self._on_host(given.values, given.mask)
         try:
             return self._weighted_sum(given, present, weights)
@@ -235,7 +244,8 @@ class GO4Align(nn.Module):
             getattr(self, name).zero_()
         self.window_step.zero_()
         self.skipped.zero_()
-        self.last_weights.fill_(1 / self.n_tasks if self.scale == "mean" else 1.0)
+        self.negative.zero_()
+        self.last_weights.fill_(UNKNOWN)
         self.last_indicators.fill_(1.0)
 
     @torch.no_grad()
@@ -262,19 +272,23 @@ class GO4Align(nn.Module):
         Waits for the device. The counts start again from zero.
 
         Raises:
-            LossError: if ``nonfinite="raise"`` and a loss was negative or not finite since the last
-                call.
+            LossError: if a loss was negative, or with ``nonfinite="raise"`` not finite, since the
+                last call.
         """
         message = self._skipped_message()
         if message:
             self.skipped.zero_()
+            self.negative.zero_()
             raise LossError(message)
 
     @property
     def weights(self) -> Tensor:
-        """w, float64 of shape (M,): the last weight of each task, a copy; all equal at first."""
+        """w, float64 of shape (M,): the last weight of each task, a copy.
+
+        1 (1 / M for ``scale="mean"``) for a task that was never seen.
+        """
         self._warn_of_skipped()
-        return self.last_weights.clone()
+        return torch.where(self.last_weights < 0, self._first_weight, self.last_weights)
 
     @property
     def groups(self) -> Tensor:
@@ -299,6 +313,10 @@ class GO4Align(nn.Module):
         means = torch.stack([values[groups == k].mean() for k in range(int(groups.max()) + 1)])
         return means.exp() if self.space == "log" else means
 
+    @property
+    def _first_weight(self) -> float:
+        return 1 / self.n_tasks if self.scale == "mean" else 1.0
+
     def extra_repr(self) -> str:
         """The main arguments, and others that differ from the defaults."""
         names = ["n_tasks", "n_groups", "beta", "scale", "space"]
@@ -313,6 +331,12 @@ class GO4Align(nn.Module):
             shown["tasks"] = self.tasks
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
+    @property
+    def _rule(self) -> Rule:
+        return Rule(
+            self.n_groups, self.beta, self.scale, self.space, self.q_floor or None, self.max_ratio
+        )
+
     # --- one step, on the host: NumPy arrays, branches, errors --------------------------------
 
     def _on_host(self, values: Array, mask: Array | None) -> tuple[Array | None, Array]:
@@ -321,8 +345,8 @@ class GO4Align(nn.Module):
             values = values - self._view("_lower_bounds")
         # Of NaN both comparisons are false.
         invalid = None
-        if not (values.min() >= 0 and values.max() < math.inf):
-            invalid = ~((values >= 0) & (values < math.inf))
+        if not (values.min() >= 0 and values.max() < LARGEST):
+            invalid = ~((values >= 0) & (values < LARGEST))
             if mask is not None:
                 invalid &= mask
         seen, local, negative = mask, invalid, None
@@ -335,24 +359,24 @@ class GO4Align(nn.Module):
             )
         if invalid is not None and invalid.any():
             self._complain(values, invalid, local, negative)
-            self._view("skipped")[invalid] += 1
+            if self.training:
+                self._view("skipped")[invalid] += 1
             mask = ~invalid if mask is None else mask & ~invalid
             seen = ~invalid if seen is None else seen & ~invalid
         if not self.training:
-            return mask, self._view("last_weights")
+            last = self._view("last_weights")
+            return mask, np.where(last < 0, self._first_weight, last)
         if self.update_every == 1:
             return mask, self._solve_on_host(values, seen)
         return mask, self._window_on_host(values, seen)
 
-    def _solve_on_host(self, losses: Array, seen: Array | None) -> Array:
-        """Take the losses of one step into the state; returns the weights."""
-        accumulated = self._view("accumulated")
+    def _align_on_host(self, losses: Array, seen: Array | None) -> tuple[Array, Alignment, Any]:
+        """Accumulated losses and the solution after a step, and where the seen tasks are."""
+        accumulated = self._view("accumulated").copy()
         priors = None if self._priors is None else self._view("_priors")
         where: Any = slice(None)
         if seen is not None:
             where = np.flatnonzero(seen)
-            if not len(where):  # every loss was skipped
-                return np.zeros(self.n_tasks)
             losses = losses[where]
             priors = None if priors is None else priors[where]
         if self.decay is None:
@@ -361,7 +385,14 @@ class GO4Align(nn.Module):
             accumulated -= accumulated.min()
         else:
             accumulated[where] = self.decay * accumulated[where] + losses
-        found = align_host(self._rule, losses, accumulated[where], priors)
+        return accumulated, align_host(self._rule, losses, accumulated[where], priors), where
+
+    def _solve_on_host(self, losses: Array, seen: Array | None) -> Array:
+        """Take the losses of one step into the state; returns the weights."""
+        if seen is not None and not seen.any():  # every loss was skipped
+            return np.zeros(self.n_tasks)
+        accumulated, found, where = self._align_on_host(losses, seen)
+        self._view("accumulated")[...] = accumulated
         last = self._view("last_weights")
         last[where] = found.weights  # an absent task keeps its last weight for later
         for name, value, absent in (
@@ -377,9 +408,16 @@ class GO4Align(nn.Module):
 
     def _window_on_host(self, losses: Array, seen: Array | None) -> Array:
         """Collect the losses of a window; at its end, solve for the weights of the next one."""
-        weights = self._view("last_weights").copy()
-        total, count = self._view("window_sum"), self._view("window_count")
         here = np.ones(self.n_tasks, bool) if seen is None else seen
+        last = self._view("last_weights")
+        new = here & (last < 0)
+        if new.any():  # no window has given these tasks a weight yet: take that of their losses
+            _, found, where = self._align_on_host(losses, here)
+            first = np.empty(self.n_tasks)
+            first[where] = found.weights
+            last[new] = first[new]
+        weights = np.where(here, last, 0.0)
+        total, count = self._view("window_sum"), self._view("window_count")
         total[here] += losses[here]
         count += here
         step = self._view("window_step")
@@ -425,17 +463,20 @@ class GO4Align(nn.Module):
         values = values.to(self.accumulated.dtype)
         if self._lower_bounds is not None:
             values = values - self._lower_bounds
-        usable = (values >= 0) & (values < math.inf)
+        usable = (values >= 0) & (values < LARGEST)
         present = torch.ones_like(usable) if mask is None else mask
         invalid = present & ~usable
         seen = present
         if self.training and self._is_shared():
             values, seen, invalid, _ = self._averaged(values, present, invalid)
         present, seen = present & ~invalid, seen & ~invalid
-        values = torch.where(seen, values, 0.0)
-        self.skipped += invalid
         if not self.training:
-            return present, self.last_weights.clone()
+            return present, self.last_weights.clip(min=0.0) + self._first_weight * (
+                self.last_weights < 0
+            )
+        self.skipped += invalid
+        self.negative += invalid & (values < 0) & (values > -math.inf)
+        values = torch.where(seen, values, 0.0)
         if self.update_every == 1:
             news = self._solve_on_device(values, seen)
             self._store(news)
@@ -460,7 +501,10 @@ class GO4Align(nn.Module):
         }
 
     def _window_on_device(self, losses: Tensor, seen: Tensor) -> Tensor:
-        weights = self.last_weights.clone()
+        first = self._solve_on_device(losses, seen)["last_weights"]
+        known = torch.where(self.last_weights < 0, first, self.last_weights)
+        self.last_weights.copy_(known)
+        weights = known.clone()
         total = self.window_sum + torch.where(seen, losses, 0.0)
         count, step = self.window_count + seen, self.window_step + 1
         ends = step >= self.update_every
@@ -472,7 +516,7 @@ class GO4Align(nn.Module):
         self.window_sum.copy_(torch.where(ends, 0.0, total))
         self.window_count.copy_(torch.where(ends, 0, count))
         self.window_step.copy_(torch.where(ends, 0, step))
-        return weights
+        return weights.clip(min=0.0)
 
     def _store(self, news: dict[str, Tensor]) -> None:
         for name, new in news.items():
@@ -480,10 +524,14 @@ class GO4Align(nn.Module):
 
     # --- several processes ------------------------------------------------------------------------
 
+    @property
+    def _process_group(self) -> Any:
+        return self.sync.group if isinstance(self.sync, _Group) else None
+
     def _is_shared(self) -> bool:
         if self.sync == "off" or not torch.distributed.is_available():
             return False
-        group = None if self.sync == "auto" else self.sync
+        group = self._process_group
         return (
             torch.distributed.is_initialized() and torch.distributed.get_world_size(group=group) > 1
         )
@@ -506,7 +554,7 @@ class GO4Align(nn.Module):
         self, values: Tensor, present: Tensor, invalid: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean losses over the processes; the tasks present, unusable and negative in any."""
-        group = None if self.sync == "auto" else self.sync
+        group = self._process_group
         # NaN travels through the sum: every process learns of the unusable loss.
         summed = torch.where(invalid, math.nan, torch.where(present, values, 0.0))
         negative = invalid & (values < 0) & (values > -math.inf)
@@ -516,12 +564,12 @@ class GO4Align(nn.Module):
         torch.distributed.all_reduce(packed, group=group)
         summed, count, negatives = packed.to(values.device).chunk(3)
         mean = summed / count.clip(1)
-        return mean, count > 0, ~mean.isfinite(), negatives > 0
+        return mean, count > 0, ~(mean < LARGEST), negatives > 0
 
     # --- the loss -----------------------------------------------------------------------------
 
     def _weighted_sum(self, given: Reading, present: Any, weights: Any) -> Tensor:
-        terms = reading.without(given, present)
+        terms = reading.without(given, present, keep_graph=self._is_shared())
         dtype = terms.dtype
         wide = dtype if dtype in WIDE else torch.float32
         # A new tensor each time: backward may come after further calls.
@@ -547,16 +595,16 @@ class GO4Align(nn.Module):
     # --- state --------------------------------------------------------------------------------
 
     def _skipped_message(self) -> str:
-        if self.nonfinite == "skip":
-            return ""
-        counts = self.skipped.tolist()
-        bad = [f"{name!r} {count} times" for name, count in zip(self.tasks, counts) if count]  # noqa: B905
+        counts = self.negative if self.nonfinite == "skip" else self.skipped
+        pairs = zip(self.tasks, counts.tolist(), strict=True)
+        bad = [f"{name!r} {count} times" for name, count in pairs if count]
         if not bad:
             return ""
+        kind = "negative" if self.nonfinite == "skip" else "negative or not finite"
         return (
-            f"losses were negative or not finite and were left out: {', '.join(bad)}; find out "
+            f"losses were {kind} and were left out: {', '.join(bad)}; find out "
             "why, pass lower_bounds= for losses that can be negative, or "
-            'nonfinite="skip" to allow it'
+            'nonfinite="skip" to allow those that are not finite'
         )
 
     def _warn_of_skipped(self) -> None:
@@ -578,8 +626,15 @@ class GO4Align(nn.Module):
         self._place_constants()
         return self
 
+    def _encoded_names(self) -> Tensor:
+        """The names as numbers, so that any format of checkpoints can hold them."""
+        names = json.dumps(list(self.tasks) if self._named else []).encode()
+        return torch.tensor(list(names), dtype=torch.uint8)
+
     def _place_constants(self) -> None:
-        """Put bounds and priors beside the state; anew, as ``to_empty`` leaves no values."""
+        """Put bounds, priors and names beside the state; ``to_empty`` leaves no values."""
+        if not self.task_names.is_meta:
+            self.task_names.copy_(self._encoded_names())
         for name, numbers in (("_lower_bounds", self.lower_bounds), ("_priors", self.priors)):
             if numbers is not None:
                 self._buffers[name] = self.accumulated.new_tensor(numbers)
@@ -589,9 +644,6 @@ class GO4Align(nn.Module):
     ) -> None:
         self._warn_of_skipped()
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        # As numbers, so that any format of checkpoints can hold them.
-        names = json.dumps(list(self.tasks) if self._named else []).encode()
-        destination[prefix + NAMES_KEY] = torch.tensor(list(names), dtype=torch.uint8)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
@@ -602,8 +654,8 @@ class GO4Align(nn.Module):
                 f"the saved state is of {accumulated.numel()} tasks and this module has "
                 f"{self.n_tasks}: build it with n_tasks={accumulated.numel()}, or start anew"
             )
-        stored = state_dict.pop(prefix + NAMES_KEY, None)
-        names = [] if stored is None else json.loads(bytes(stored.tolist()))
+        key = prefix + NAMES_KEY
+        names = json.loads(bytes(state_dict[key].tolist())) if key in state_dict else []
         if self._named and names and names != list(self.tasks):
             same = sorted(names) == sorted(self.tasks)
             raise StateError(
@@ -611,5 +663,20 @@ class GO4Align(nn.Module):
                 + ("the order differs; " if same else "")
                 + f"build it with tasks={names}"
             )
+        if key in state_dict:  # checked above; one of the two may be without names
+            state_dict[key] = self._encoded_names()
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         self._apply(lambda buffer: buffer)  # assign=True takes over whatever dtype was saved
+
+
+class _Group:
+    """A process group that copies of the module share: it cannot be copied."""
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Group:
+        return self
+
+    def __repr__(self) -> str:
+        return repr(self.group)

@@ -100,6 +100,7 @@ class _Weighting:
                 "first step"
             )
         self.go4align(losses).backward()
+        self.go4align.check()  # the copy below waits for the device anyway
         return self.go4align.weights.cpu().numpy()
 
     def _make(self, options: dict[str, Any]) -> weighting.GO4Align:

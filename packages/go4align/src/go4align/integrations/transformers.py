@@ -104,7 +104,9 @@ class MultiTask:
         self.weighting.train(model.training)
         if model.training:
             self._micro_batches += 1
-        losses = _joined(outputs["losses"], self.weighting.n_tasks)
+        losses = outputs["losses"]
+        if self.args.n_gpu > 1:  # type: ignore[attr-defined]
+            losses = _joined(losses, self.args.n_gpu, self.weighting.n_tasks)  # type: ignore[attr-defined]
         loss = self.weighting(losses, outputs.get("losses_mask"))
         if not return_outputs:
             return loss
@@ -207,10 +209,13 @@ class _Go4AlignState(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.trainer._micro_batches = 0
 
 
-def _joined(losses: Any, n_tasks: int) -> Any:
-    """Mean over the copies of the model, where ``nn.DataParallel`` has gathered their losses."""
+def _joined(losses: Any, copies: int, n_tasks: int) -> Any:
+    """Mean over the copies of the model, whose losses ``nn.DataParallel`` has gathered."""
     if isinstance(losses, Mapping):
-        return {name: value.mean() if value.ndim == 1 else value for name, value in losses.items()}
-    if isinstance(losses, Tensor) and losses.ndim == 1 and losses.numel() > n_tasks:
-        return losses.view(-1, n_tasks).mean(0) if losses.numel() % n_tasks == 0 else losses
+        return {
+            name: value.mean() if value.shape == (copies,) else value
+            for name, value in losses.items()
+        }
+    if isinstance(losses, Tensor) and losses.shape == (copies * n_tasks,):
+        return losses.view(copies, n_tasks).mean(0)
     return losses

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,8 @@ def make(name: str, **options: Any) -> Method:
     """A method for this landscape: bounds for those that need positive losses, no decay in FAMO."""
     if name == "famo":
         options = {"min_losses": torch.tensor(LOWER_BOUNDS), "weight_decay": 0.0, **options}
+    if name == "uw":
+        return _ShiftedUW(create(name, 2, **options)).double()
     if name == "si":
         options = {"lower_bounds": LOWER_BOUNDS, **options}
     if name.startswith("go4align"):
@@ -110,12 +112,33 @@ def make(name: str, **options: Any) -> Method:
     return method.double()
 
 
+class _ShiftedUW(Method):
+    """UW on losses above their bounds, as it needs, with its own Adam."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.optimizer = torch.optim.Adam(method.learned_parameters(), lr=0.025)
+
+    def backward(
+        self,
+        losses: Sequence[torch.Tensor],
+        features: torch.Tensor | Iterable[torch.Tensor] | None = None,
+        shared_parameters: Iterable[torch.Tensor] = (),
+    ) -> None:
+        pairs = zip(losses, LOWER_BOUNDS, strict=True)
+        self.optimizer.zero_grad()
+        self.method.backward([loss - bound for loss, bound in pairs])
+        self.optimizer.step()
+
+
 def descend(
     method: Method,
     start: tuple[float, float],
     steps: int = 50_000,
     lr: float = 1e-3,
     record_every: int = 100,
+    seed: int = 0,
 ) -> Descent:
     """Follow a method from a start, with Adam.
 
@@ -125,10 +148,19 @@ def descend(
         steps: Number of steps.
         lr: Learning rate of Adam.
         record_every: Steps between recorded points.
+        seed: For methods that draw random numbers.
 
     Returns:
         The path and where it ended.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _descend(method, start, steps, lr, record_every)
+
+
+def _descend(
+    method: Method, start: tuple[float, float], steps: int, lr: float, record_every: int
+) -> Descent:
     x = np.array(start, dtype=np.float64)
     first, second = np.zeros(2), np.zeros(2)
     path, seen, shares = [], [], []
@@ -148,7 +180,7 @@ def descend(
         spread = np.sqrt(second / (1 - 0.999 ** (step + 1))) + 1e-8
         x = x - size * first / spread
         if not np.isfinite(x).all():
-            break
+            return Descent(np.array(path), np.array(seen), np.array(shares), math.nan, math.nan)
         method.after_step(functools.partial(_as_losses, x))
         if step % 25 == 24:  # what DWA calls an epoch
             method.end_epoch()
@@ -191,11 +223,6 @@ def _direction(method: Method, values: Floats, gradients: Floats) -> tuple[Float
     method.backward(list(leaf.unbind()))
     assert leaf.grad is not None
     weights = leaf.grad.numpy()
-    learned = method.learned_parameters()
-    for parameter in learned:  # UW: plain gradient steps on its own parameters, as small as Adam's
-        assert parameter.grad is not None
-        parameter.data -= 1e-3 * parameter.grad
-        parameter.grad = None
     return weights @ gradients, weights
 
 
