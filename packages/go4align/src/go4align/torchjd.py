@@ -35,13 +35,7 @@ class GO4Align(weighting.GO4Align, scalarizers.Scalarizer, Stateful):  # type: i
     the other has saved. Beyond that it accepts values of any shape, as TorchJD's scalarizers do,
     and is ``torchjd.Stateful``.
 
-    Args:
-        n_tasks: M, the number of values.
-        n_groups: K, from 1 to M, or ``"auto"``.
-        **options: All others of :class:`go4align.GO4Align`.
-
-    Raises:
-        ConfigError: if an argument is out of range.
+    The arguments are those of :class:`go4align.GO4Align`: ``n_tasks`` is the number of values.
 
     Shape:
         - values: any shape with M elements, taken in row-major order; a sequence or a mapping as
