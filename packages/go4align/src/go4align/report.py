@@ -211,7 +211,8 @@ def write_report(folder: str | Path) -> Path:
             "negative is better. Mean over the seeds, then their interquartile mean with its 95 % "
             "interval by the bootstrap (too narrow for few seeds). Minus LS: in pairs of equal "
             "seed. A method that diverged on a seed is below all that did not. "
-            "Times are medians of whole training steps on the machine named below."
+            "Times are medians of whole training steps; runs that were made at different times saw "
+            "a machine with different load."
         )
         page.table(HEAD, [cells(row) for row in rows])
         if any(row.delta_m is not None for row in rows):
