@@ -53,6 +53,12 @@ def main() -> None:
     parser.add_argument("--tuning-seeds", default="100,101")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("bench"), help="Folder of the runs.")
+    parser.add_argument(
+        "--as-ls", default="", help="Further methods, with the learning rate of LS, not tuned."
+    )
+    parser.add_argument(
+        "--borrow", choices=bench.OPTIMIZERS, help="Take what was chosen with this optimizer."
+    )
     parser.add_argument("--tune-only", action="store_true")
     parser.add_argument("--chosen", action="store_true", help="Only write the packaged choices.")
     parser.add_argument("--json", action="store_true", help="Print the table as JSON.")
@@ -68,16 +74,24 @@ def main() -> None:
     def save(choices: dict) -> None:
         path.write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
 
-    chosen = bench.tune(
-        options.problem,
-        labels,
-        options.optimizer,
-        seeds=_numbers(options.tuning_seeds),
-        jobs=options.jobs,
-        known=json.loads(path.read_text()) if path.exists() else {},
-        progress=lambda line: print(line, flush=True),
-        save=save,
-    )
+    if options.borrow:
+        found = result_file(f"{options.problem}-{options.borrow}")
+        chosen = json.loads(found.read_text())["chosen"]
+        chosen = {label: chosen[label] for label in labels}
+    else:
+        chosen = bench.tune(
+            options.problem,
+            labels,
+            options.optimizer,
+            seeds=_numbers(options.tuning_seeds),
+            jobs=options.jobs,
+            known=json.loads(path.read_text()) if path.exists() else {},
+            progress=lambda line: print(line, flush=True),
+            save=save,
+        )
+    for label in filter(None, options.as_ls.split(",")):
+        chosen[label] = {"lr": chosen["ls"]["lr"], "options": {}, "score": None, "candidates": []}
+        labels.append(label)
     seeds = _numbers(options.seeds)
     if options.tune_only:
         return

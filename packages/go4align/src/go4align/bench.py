@@ -80,7 +80,7 @@ ENTRIES: dict[str, Entry] = {
     "stch": Entry("stch", grid={"mu": (0.1, 1.0)}),
     "mgda": Entry("mgda"),
     "pcgrad": Entry("pcgrad"),
-    "cagrad": Entry("cagrad", grid={"c": (0.2, 0.4, 0.8)}),
+    "cagrad": Entry("cagrad", grid={"c": (0.4, 0.2, 0.8)}),
     "imtl-g": Entry("imtl-g"),
     "nash-mtl": Entry("nash-mtl"),
     "aligned-mtl": Entry("aligned-mtl"),
