@@ -446,9 +446,9 @@ class GO4Align(nn.Module):
                 )
             elif self.nonfinite == "raise":
                 raise LossError(
-                    f"the loss of task {name!r} is {value:g}: expected a number below "
-                    '1e200; find out why it diverged, or pass nonfinite="skip" to leave such a task '
-                    "out of the step"
+                    f"the loss of task {name!r} is {value:g}: expected a finite number (below "
+                    f"{LARGEST:g}); find out why it diverged, or pass "
+                    'nonfinite="skip" to leave such a task out of the step'
                 )
 
     def _view(self, name: str) -> Array:
