@@ -17,13 +17,13 @@ from go4align.training import STL, Settings, train
 
 #: What is trained: single-task networks, the plain sum, and two that learn from loss values.
 LABELS = (STL, "ls", "famo", "go4align")
-EPOCHS = 30
+EPOCHS = 60
 JOB = "go4align demo"
 FILES = ("summary.json", "report.html")
 
 
 def settings_of(label: str) -> Settings:
-    """The settings chosen on validation, at half the epochs of the benchmark."""
+    """The settings that were chosen on validation parts of other seeds."""
     choice = bench.chosen_settings("molecules", "adam").get(label, {})
     entry = bench.entry(label)
     options = choice.get("options", entry.candidates(7)[0])
