@@ -23,7 +23,7 @@ PAGES = (
     HERE.parent / "README.md",
 )
 #: Rows of the short table in the README.
-SHORT = ("go4align", "go4align-published", "uw", "si", "famo", "dwa", "rlw", "ls")
+SHORT = ("go4align-auto", "go4align", "go4align-published", "uw", "si", "famo", "dwa", "rlw", "ls")
 
 
 def load(name: str) -> dict:
