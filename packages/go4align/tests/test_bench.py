@@ -260,7 +260,7 @@ def test_unknown_label():
 def test_packaged_choices_are_of_known_methods_with_their_options():
     for name in ("molecules", "multimnist"):
         for label, choice in bench.chosen_settings(name, "adam").items():
-            assert choice["lr"] in bench.LEARNING_RATES[name]["adam"]
+            assert 0 < choice["lr"] < 1
             assert choice["options"] in bench.entry(label).candidates(7)
 
 
