@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,8 +53,7 @@ class Alignment(NamedTuple):
     indicators: Any
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """How losses become weights; the fields are the arguments of ``GO4Align`` of these names."""
 
     n_groups: int | str
