@@ -13,7 +13,7 @@ import math
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from go4align import runs
 from go4align.errors import ConfigError
 from go4align.metrics import delta_m
 from go4align.tasks import problem
-from go4align.training import STL, Result, Settings, as_dict, train
+from go4align.training import STL, Result, Settings, train
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -129,7 +129,7 @@ def _job(name: str, settings: Settings, seed: int, folder: str | None, label: st
         method=label,
         tasks=here.tasks,
         seed=seed,
-        settings=as_dict(settings),
+        settings=asdict(settings),
         overwrite=True,  # what is there did not finish
     )
     result = train(here, settings, seed, run)
@@ -335,7 +335,7 @@ def bench(
             settings = _settings(name, label, choice.get("lr", 1e-3), optimizer, options)
             folder = out / label / f"seed-{seed}"
             folders.append(folder)
-            if not runs.finished(folder, as_dict(settings)):
+            if not runs.finished(folder, asdict(settings)):
                 arguments.append((name, settings, seed, str(folder), label))
     with Workers(jobs) as workers:
         for argument, result in zip(arguments, workers.map(arguments), strict=True):

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -230,8 +230,3 @@ def _diverged(problem: Problem, tasks: list[int], seconds: list[float], steps: i
     nothing = {metric.name: math.nan for metric in problem.metrics if metric.task in tasks}
     per_step = statistics.median(seconds) if seconds else math.nan
     return Result(nothing, dict(nothing), per_step, steps)
-
-
-def as_dict(settings: Settings) -> dict[str, Any]:
-    """``settings`` in JSON's types."""
-    return asdict(settings)

@@ -288,7 +288,7 @@ class GO4Align(nn.Module):
         1 (1 / M for ``scale="mean"``) for a task that was never seen.
         """
         self._warn_of_skipped()
-        return torch.where(self.last_weights < 0, self._first_weight, self.last_weights)
+        return self._known_weights()
 
     @property
     def groups(self) -> Tensor:
@@ -312,6 +312,9 @@ class GO4Align(nn.Module):
         values = values.log() if self.space == "log" else values
         means = torch.stack([values[groups == k].mean() for k in range(int(groups.max()) + 1)])
         return means.exp() if self.space == "log" else means
+
+    def _known_weights(self) -> Tensor:
+        return torch.where(self.last_weights < 0, self._first_weight, self.last_weights)
 
     @property
     def _first_weight(self) -> float:
@@ -472,9 +475,7 @@ class GO4Align(nn.Module):
             values, seen, invalid, _ = self._averaged(values, present, invalid)
         present, seen = present & ~invalid, seen & ~invalid
         if not self.training:
-            return present, self.last_weights.clip(min=0.0) + self._first_weight * (
-                self.last_weights < 0
-            )
+            return present, self._known_weights()
         self.skipped += invalid
         self.negative += invalid & (values < 0) & (values > -math.inf)
         values = torch.where(seen, values, 0.0)
