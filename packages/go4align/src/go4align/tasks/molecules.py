@@ -100,12 +100,12 @@ def table() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     try:
         import chemicals
         from chemicals import critical, phase_change, reaction
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem, rdBase
     except ImportError as error:
         raise MissingExtraError(
             'the molecules need chemicals and rdkit: pip install "go4align[molecules]"'
         ) from error
-    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
+    rdBase.DisableLog("rdApp.*")
     carbon = Chem.MolFromSmarts("[#6]")
     joined = (
         critical.critical_data_Yaws[["Tc", "Pc", "Vc", "omega"]]
