@@ -152,6 +152,7 @@ def package_choices() -> None:
         choices[f"{problem}/{optimizer}"] = {
             label: {"lr": choice["lr"], "options": choice["options"]}
             for label, choice in found.items()
+            if choice["candidates"]  # not those that were given the learning rate of LS
         }
     PACKAGED.write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
 
