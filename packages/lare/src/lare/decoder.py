@@ -1,0 +1,182 @@
+"""From latent rewards to a reward per step."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lare.errors import ConfigError, ShapeError
+
+Kind = Literal["mlp", "linear", "ridge"]
+
+
+class Standardizer(nn.Module):
+    """Shifts and scales features by the statistics of the first ones seen, frozen after that.
+
+    Args:
+        n_features: size of the last dimension.
+        warmup: rows that the statistics are learned from. 0 leaves the features as they are.
+
+    Factors of a generated function can differ in scale by a factor of 1000. The statistics stop
+    changing after ``warmup`` rows, since a moving input would make the decoder chase it.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, warmup: int) -> None:
+        super().__init__()
+        self.warmup = warmup
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    def observe(self, features: Tensor) -> None:
+        """Take rows into the statistics, as long as these are open; ``features``: ``[..., D]``."""
+        rows = features.detach().reshape(-1, features.shape[-1]).to(self.mean)
+        left = int(self.warmup - self.count)
+        if left <= 0 or not len(rows):
+            return
+        rows = rows[:left]
+        total = self.count + len(rows)
+        # Chan's update: exact for any split of the rows into batches.
+        gap = rows.mean(0) - self.mean
+        self.squares += (rows - rows.mean(0)).square().sum(0)
+        self.squares += gap.square() * (self.count * len(rows) / total)
+        self.mean += gap * (len(rows) / total)
+        self.count.fill_(total)
+        deviation = (self.squares / total).sqrt()
+        # A factor that has not moved yet is only shifted.
+        self.scale.copy_(torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``(features - mean) / scale``, of the shape given."""
+        if self.warmup == 0:
+            return features
+        return (features - self.mean.to(features)) / self.scale
+
+
+class RewardDecoder(nn.Module):
+    """A network from the factors of one step to its reward.
+
+    Args:
+        n_factors: D, size of the last dimension of the input.
+        kind: ``"mlp"``; ``"linear"``, trained by gradient like it; ``"ridge"``, linear and solved
+            in closed form by :meth:`fit`.
+        hidden: width of the hidden layers.
+        layers: linear layers, the last one included.
+        standardize: rows from which the inputs' mean and scale are learned; 0 for none, as
+            published.
+
+    Shape:
+        ``[..., D]`` to ``[...]``, float32.
+
+    Raises:
+        ConfigError: if a size is not positive or ``kind`` is unknown.
+
+    Reference: arXiv 2412.11120 (3 layers of 256 for one agent, 5 of 64 for several).
+    """
+
+    def __init__(
+        self,
+        n_factors: int,
+        kind: Kind = "mlp",
+        *,
+        hidden: int = 256,
+        layers: int = 3,
+        standardize: int = 10_000,
+    ) -> None:
+        super().__init__()
+        if kind not in ("mlp", "linear", "ridge"):
+            raise ConfigError(f'kind is {kind!r}: give "mlp", "linear" or "ridge"')
+        if min(n_factors, hidden, layers) < 1 or standardize < 0:
+            raise ConfigError(
+                f"n_factors={n_factors}, hidden={hidden}, layers={layers}, "
+                f"standardize={standardize}: sizes are at least 1, standardize at least 0"
+            )
+        self.n_factors = n_factors
+        self.kind = kind
+        self.standardizer = Standardizer(n_factors, standardize)
+        self.network = _mlp(n_factors, hidden, layers if kind == "mlp" else 1)
+
+    def observe(self, factors: Tensor) -> None:
+        """Let the input's statistics learn from new rows; ``factors``: ``[..., D]``."""
+        self.standardizer.observe(factors)
+
+    def forward(self, factors: Tensor) -> Tensor:
+        """Predict rewards.
+
+        Args:
+            factors: float ``[..., D]``.
+
+        Returns:
+            ``[...]``.
+
+        Raises:
+            ShapeError: if the last dimension is not D.
+        """
+        if factors.shape[-1:] != (self.n_factors,):
+            raise ShapeError(
+                f"the factors have shape {tuple(factors.shape)}: the last dimension of this "
+                f"decoder is {self.n_factors}"
+            )
+        predicted: Tensor = self.network(self.standardizer(factors))
+        return predicted.squeeze(-1)
+
+    @torch.no_grad()
+    def fit(self, sums: Tensor, returns: Tensor, lengths: Tensor, *, penalty: float = 1e-3) -> None:
+        """Solve the ridge regression of returns on the factors summed over each episode.
+
+        With a linear decoder, return decomposition is least squares in D + 1 unknowns (the last is
+        a reward per step). ``penalty`` is relative to the mean square of each unknown's column and
+        spares the reward per step.
+
+        Args:
+            sums: ``[E, D]``, sum of the factors over each episode.
+            returns: ``[E]``.
+            lengths: ``[E]``, steps.
+            penalty: strength of the penalty on the squared weights, at least 0.
+
+        Raises:
+            ConfigError: if the decoder is an MLP, or the penalty negative.
+
+        Reference: arXiv 2412.11120, the regression of its regret bound.
+        """
+        if self.kind == "mlp":
+            raise ConfigError('fit() solves a linear decoder: build it with kind="ridge"')
+        if penalty < 0:
+            raise ConfigError(f"penalty is {penalty}: give at least 0")
+        lengths = lengths.double()
+        inputs = sums.double()
+        if self.standardizer.warmup:
+            scale = self.standardizer.scale.double()
+            inputs = (inputs - self.standardizer.mean * lengths[:, None]) / scale
+        inputs = torch.cat([inputs, lengths[:, None]], 1)
+        # Rows are divided by the length, as the loss `rd` does.
+        inputs, targets = inputs / lengths[:, None], returns.double() / lengths
+        size = inputs.square().mean(0).clamp(min=1e-12).sqrt()
+        inputs = inputs / size
+        penalties = torch.full((len(size),), penalty**0.5, dtype=torch.float64)
+        penalties[-1] = 0
+        rows = torch.cat([inputs / len(inputs) ** 0.5, penalties.diag()])
+        wanted = torch.cat([targets / len(inputs) ** 0.5, torch.zeros_like(size)])
+        # Not the normal equations: they would square the condition number of the factors.
+        weights = torch.linalg.lstsq(rows, wanted[:, None], driver="gelsd").solution[:, 0] / size
+        (layer,) = self.network
+        assert isinstance(layer, nn.Linear)
+        layer.weight.copy_(weights[None, :-1])
+        layer.bias.copy_(weights[-1:])
+
+
+def _mlp(n_inputs: int, hidden: int, layers: int) -> nn.Sequential:
+    sizes = [n_inputs, *[hidden] * (layers - 1), 1]
+    modules: list[nn.Module] = []
+    for one, following in itertools.pairwise(sizes):
+        modules += [nn.Linear(one, following), nn.ReLU()]
+    return nn.Sequential(*modules[:-1])

@@ -1,0 +1,1 @@
+"""Multi-agent particle tasks: Cooperative Navigation, Predator-Prey and Triangle Area."""

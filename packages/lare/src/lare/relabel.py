@@ -1,0 +1,396 @@
+"""Steps in, episodes kept, rewards out: what an RL algorithm talks to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lare.decoder import RewardDecoder
+from lare.episodes import EpisodeStore, Weighting
+from lare.errors import ConfigError, ShapeError, StateError
+from lare.features import Features
+from lare.latent_reward import LatentReward
+from lare.models import Decomposition, Loss
+from lare.task import numbers, sizes
+from lare.transitions import Transitions
+
+if TYPE_CHECKING:
+    import gymnasium
+    from gymnasium.spaces import Space
+
+
+class Relabeler:
+    """Learns a reward for every step from the returns of episodes, while they come in.
+
+    Each step is turned into factors once, when it is observed, and only these are kept. Learning
+    and relabelling read the stored factors: no generated code runs there.
+
+    Args:
+        features: a :class:`LatentReward`, or :class:`RawFeatures` for the methods without one.
+        observation_space: of one environment; a one-dimensional Box.
+        action_space: of one environment; a one-dimensional Box or Discrete.
+        model: what is trained, a :class:`lare.models.RewardModel`, or a function from the number
+            of factors to one, called under ``seed``; None is an MLP decoder, by ``decoder`` and
+            ``loss``.
+        decoder: keyword arguments of :class:`RewardDecoder`.
+        loss: see :class:`Decomposition`.
+        k: steps that the random losses draw per episode.
+        batch_steps: steps per update; an update takes ``batch_steps / k`` episodes with a random
+            loss, and ``batch_steps`` over the mean length otherwise.
+        capacity: steps kept per environment. A replay buffer sets its own, see :meth:`resize`.
+        n_envs: environments that step together.
+        lr: of Adam.
+        weighting: how episodes are drawn, see :meth:`EpisodeStore.sample`.
+        solve_every: updates between two closed-form solutions (kind ``"ridge"``).
+        device: of the model; factors are kept on the CPU.
+        seed: of the first weights and of every draw.
+
+    Example:
+        >>> import gymnasium
+        >>> from lare import LatentReward, Relabeler
+        >>> env = gymnasium.make("Pendulum-v1")
+        >>> relabeler = Relabeler(
+        ...     LatentReward.shipped("Pendulum-v1"), env.observation_space, env.action_space
+        ... )
+        >>> observation, _ = env.reset(seed=0)
+        >>> action = env.action_space.sample()
+        >>> relabeler.relabel(observation[None], action[None], observation[None]).shape
+        (1,)
+
+    Reference: arXiv 2412.11120, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        model: Decomposition | Any = None,
+        decoder: dict[str, Any] | None = None,
+        loss: Loss = "rrd-unbiased",
+        k: int = 64,
+        batch_steps: int = 256,
+        capacity: int = 1_000_000,
+        n_envs: int = 1,
+        lr: float = 3e-4,
+        weighting: Weighting = "uniform",
+        solve_every: int = 100,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.features = features
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.n_observations, self.n_actions, _ = sizes(observation_space, action_space)
+        self.n_factors = self._probe()
+        self.batch_steps = batch_steps
+        self.weighting = weighting
+        self.solve_every = solve_every
+        self.device = torch.device(device)
+        self.updates = 0
+        self._numpy, self._torch = _generators(seed, self.device)
+        if model is not None and decoder is not None:
+            raise ConfigError("give model= or decoder=, not both: a model has its own decoder")
+        # torch's layers draw from the global generator, which is not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if model is None:
+                model = Decomposition(RewardDecoder(self.n_factors, **(decoder or {})), loss, k)
+            elif not isinstance(model, torch.nn.Module):
+                model = model(self.n_factors)
+        self.model: Any = model.to(self.device)
+        # As a group: a bare empty list, of a model without parameters, would be refused.
+        self._optimizer = torch.optim.Adam([{"params": list(self.model.parameters())}], lr)
+        self.store = EpisodeStore(capacity, (self.n_factors,), n_envs)
+        self._reset_running()
+
+    @classmethod
+    def for_env(
+        cls, env: gymnasium.Env[Any, Any], features: Features | None = None, **options: Any
+    ) -> Relabeler:
+        """Build one for an environment.
+
+        Args:
+            env: its id chooses the shipped latent reward, unless ``features`` is given.
+            features: a latent reward of your own.
+            options: as of the class.
+
+        Raises:
+            ConfigError: if none is shipped for the environment.
+        """
+        if features is None:
+            name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+            features = LatentReward.shipped(name)
+        return cls(features, env.observation_space, env.action_space, **options)
+
+    def _probe(self) -> int:
+        """Number of factors: that of one step of zeros."""
+        zeros = np.zeros((1, self.n_observations)), np.zeros((1, self.n_actions))
+        return int(self.features(zeros[0], zeros[1], zeros[0]).shape[1])
+
+    def _reset_running(self) -> None:
+        shape = (self.store.n_envs, self.n_observations)
+        self._last = np.full(shape, np.nan)  # where the step before ended; NaN equals nothing
+        self._was_done = np.zeros(self.store.n_envs, dtype=bool)
+
+    def resize(self, capacity: int, n_envs: int) -> None:
+        """Give the store the size of a replay buffer, so that their rows have the same numbers.
+
+        Raises:
+            StateError: if it holds steps already.
+        """
+        if (self.store.capacity, self.store.n_envs) == (capacity, n_envs):
+            return
+        if self.store.added:
+            raise StateError(
+                "the relabeler holds steps of another run: build a new one for every model"
+            )
+        self.store = EpisodeStore(capacity, (self.n_factors,), n_envs)
+        self._reset_running()
+
+    # --- steps in --------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        observation: Any,
+        action: Any,
+        next_observation: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+    ) -> int:
+        """Take in one step of every environment.
+
+        Args:
+            observation: ``[n_envs, S]``, raw; ``[S]`` for a single environment.
+            action: ``[n_envs, A]``, as given to the environment; ``[n_envs]`` for discrete ones.
+            next_observation: where the step ended: at the end of an episode its last observation,
+                not the first one after the reset.
+            reward: ``[n_envs]``; only the sum over an episode is used.
+            terminated: bool ``[n_envs]``.
+            truncated: bool ``[n_envs]``.
+
+        Returns:
+            The row under which the step is stored.
+
+        Raises:
+            ShapeError: if a shape is another.
+
+        A running episode is forgotten where a step does not start where the one before ended: the
+        environment was reset. The step that vector environments insert after the end of an episode
+        (autoreset mode ``NEXT_STEP``) starts at that end and belongs to no episode.
+        """
+        start, actions, end = self._rows(observation, action, next_observation)
+        done = np.reshape(np.logical_or(terminated, truncated), -1)
+        rewards = np.reshape(np.asarray(reward, dtype=np.float64), -1)
+        if len(start) != self.store.n_envs:
+            raise ShapeError(
+                f"the step is of {len(start)} environments: this relabeler was built for "
+                f"n_envs={self.store.n_envs}"
+            )
+        continued = (start == self._last).all(axis=1)
+        for env in np.flatnonzero(~continued & ~self._was_done):
+            self.store.abandon(int(env))
+        inserted = continued & self._was_done
+        factors = torch.from_numpy(self.features(start, actions, end))
+        self.model.observe(factors)
+        row = self.store.add(factors, rewards, done & ~inserted)
+        for env in np.flatnonzero(inserted):
+            self.store.abandon(int(env))
+        self._last = np.array(end, dtype=np.float64)
+        self._was_done = done & ~inserted
+        return row
+
+    def observe_recorded(self, data: Transitions, ends: np.ndarray) -> None:
+        """Take in recorded steps of one environment, in the order of time.
+
+        Args:
+            data: whole episodes one after the other.
+            ends: bool ``[B]``, True at the last step of each.
+
+        The factors of all steps are computed in one call.
+        """
+        if self.store.n_envs != 1:
+            raise ConfigError("recorded steps are of one environment: build with n_envs=1")
+        factors = torch.from_numpy(self.features(*data[:3]))
+        self.model.observe(factors)
+        self.store.abandon()
+        for row, reward, end in zip(factors, data.reward, ends, strict=True):
+            self.store.add(row[None], [reward], [end])
+        self.store.abandon()
+        self._reset_running()
+
+    def _rows(self, observation: Any, action: Any, next_observation: Any) -> tuple[np.ndarray, ...]:
+        """One step per row, actions as numbers."""
+        size = self.n_observations
+        start = np.asarray(observation).reshape(-1, size)
+        end = np.asarray(next_observation).reshape(-1, size)
+        actions = np.asarray(action)
+        if actions.ndim == len(self.action_space.shape or ()):
+            actions = actions[None]
+        actions = numbers(actions, self.action_space)
+        if not len(start) == len(end) == len(actions):
+            raise ShapeError(
+                f"{len(start)} observations, {len(actions)} actions, {len(end)} next observations: "
+                "give one of each per step"
+            )
+        return start, actions, end
+
+    # --- learning --------------------------------------------------------------------------------
+
+    def update(self, n: int = 1) -> float:
+        """Take optimizer steps on stored episodes.
+
+        Args:
+            n: steps.
+
+        Returns:
+            Mean loss; NaN as long as no episode has ended, when nothing is done.
+        """
+        if not len(self.store):
+            return float("nan")
+        losses = [self._update() for _ in range(n)]
+        return float(np.mean(losses))
+
+    def _update(self) -> float:
+        self.updates += 1
+        if getattr(self.model, "closed_form", False):
+            if (self.updates - 1) % self.solve_every == 0:
+                self.model.solve(self.store)
+            return float("nan")
+        batch = self.store.sample(self._episodes(), self._numpy, weighting=self.weighting)
+        batch = type(batch)(*(tensor.to(self.device) for tensor in batch))
+        loss = self.model.loss(batch, self._torch)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def _episodes(self) -> int:
+        """Episodes per update, so that it costs about ``batch_steps`` steps."""
+        kind = getattr(self.model, "kind", "rd")
+        if kind in ("rrd", "rrd-unbiased"):
+            return max(1, self.batch_steps // int(self.model.k))
+        return max(1, round(self.batch_steps / self.store.mean_length))
+
+    # --- rewards out -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def relabel(self, observation: Any, action: Any, next_observation: Any) -> np.ndarray:
+        """Rewards of steps that need not be stored; computes their factors.
+
+        Args:
+            observation: ``[B, S]``, raw.
+            action: ``[B, A]`` or ``[B]`` of discrete ones.
+            next_observation: ``[B, S]``.
+
+        Returns:
+            float32 ``[B]``, by the model as it is now.
+        """
+        return self._predict(*self._rows(observation, action, next_observation))
+
+    @torch.no_grad()
+    def model_rewards(self, data: Transitions) -> np.ndarray:
+        """Rewards float32 ``[B]`` of recorded steps, whose actions are numbers already."""
+        return self._predict(*data[:3])
+
+    def _predict(self, *steps: np.ndarray) -> np.ndarray:
+        factors = torch.from_numpy(self.features(*steps)).to(self.device)
+        rewards: np.ndarray = self.model.rewards(factors).cpu().numpy()
+        return rewards
+
+    @torch.no_grad()
+    def relabel_rows(self, rows: Any, envs: Any) -> Tensor:
+        """Rewards of stored steps, from their stored factors.
+
+        Args:
+            rows: int ``[B]``, as :meth:`observe` returned them.
+            envs: int ``[B]``.
+
+        Returns:
+            float32 ``[B]``, on the model's device.
+        """
+        if hasattr(self.model, "rewards_of_rows"):
+            rewards: Tensor = self.model.rewards_of_rows(self.store, rows, envs)
+        else:
+            rewards = self.model.rewards(self.store.lookup(rows, envs).to(self.device))
+        return rewards
+
+    def relabel_rollout(
+        self, observations: Any, actions: Any, next_observations: Any
+    ) -> np.ndarray:
+        """Rewards of a rollout, to be called just before advantages are computed.
+
+        Args:
+            observations: ``[T, n_envs, S]``, raw.
+            actions: ``[T, n_envs, ...]``.
+            next_observations: ``[T, n_envs, S]``, at the end of an episode its last observation.
+
+        Returns:
+            float32 ``[T, n_envs]``.
+        """
+        shape = np.shape(observations)[:-1]
+        flat = np.asarray(actions).reshape(-1, *(self.action_space.shape or ()))
+        return self.relabel(observations, flat, next_observations).reshape(shape)
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, optimizer, episodes, running statistics and random generators."""
+        return {
+            "features": getattr(self.features, "sha256", None),
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "store": self.store.state_dict(),
+            "last": torch.from_numpy(self._last.copy()),
+            "was_done": torch.from_numpy(self._was_done.copy()),
+            "updates": self.updates,
+            "numpy": self._numpy.bit_generator.state,
+            "torch": self._torch.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken, bit for bit.
+
+        Raises:
+            StateError: if the state is of another latent reward, or of other sizes.
+        """
+        mine = getattr(self.features, "sha256", None)
+        if state["features"] != mine:
+            raise StateError(
+                f"the state was saved with the latent reward {state['features']}, this one is "
+                f"{mine}: load that function first"
+            )
+        self.store.load_state_dict(state["store"])
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._last = state["last"].numpy().copy()
+        self._was_done = state["was_done"].numpy().copy()
+        self.updates = state["updates"]
+        self._numpy.bit_generator.state = state["numpy"]
+        self._torch.set_state(state["torch"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Stable-Baselines3 pickles replay buffers, and this with them."""
+        state = dict(self.__dict__)
+        state["_torch"] = self._torch.get_state()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The reverse of ``__getstate__``."""
+        self.__dict__.update(state)
+        generator = torch.Generator(self.device)
+        generator.set_state(state["_torch"])
+        self._torch = generator
+
+
+def _generators(seed: int, device: torch.device) -> tuple[np.random.Generator, torch.Generator]:
+    """Independent generators for the draw of episodes and for that of steps."""
+    one, other = np.random.SeedSequence(seed).spawn(2)
+    generator = torch.Generator(device)
+    generator.manual_seed(int(other.generate_state(1, np.uint64)[0] >> 1))
+    return np.random.default_rng(one), generator

@@ -1,0 +1,114 @@
+"""Many training runs, over processes of this machine or a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from lare.errors import ConfigError, MissingExtraError
+from lare.training import Settings, train
+
+
+def run(
+    settings: Sequence[Settings],
+    out: Path,
+    *,
+    jobs: int = 1,
+    engine: str = "local",
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Train all of them; what is finished in ``out`` is kept.
+
+    Args:
+        settings: one run each.
+        out: a folder per run is made in it.
+        jobs: processes at a time.
+        engine: ``"local"``, or ``"ray"`` over a Ray cluster that runs or one on this machine.
+        progress: called with a line for each finished run.
+
+    Returns:
+        The results, in the order of ``settings``.
+
+    Raises:
+        ConfigError: if the engine is unknown.
+        MissingExtraError: without Ray, if that was asked for.
+    """
+    folders = [out / folder_name(one) for one in settings]
+    if engine == "ray":
+        return _over_ray(settings, folders, jobs, progress)
+    if engine != "local":
+        raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
+    if jobs == 1 or len(settings) == 1:
+        found = []
+        for one, folder in zip(settings, folders, strict=True):
+            found.append(work(one, folder))
+            progress(line(one, found[-1]))
+        return found
+    results: dict[int, dict[str, Any]] = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        pairs = enumerate(zip(settings, folders, strict=True))
+        waiting = {pool.submit(work, one, folder): index for index, (one, folder) in pairs}
+        try:
+            for done in as_completed(waiting):
+                index = waiting[done]
+                results[index] = done.result()
+                progress(line(settings[index], results[index]))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[index] for index in range(len(settings))]
+
+
+def work(settings: Settings, folder: Path) -> dict[str, Any]:
+    """One run on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    return train(settings, folder)
+
+
+def folder_name(settings: Settings) -> str:
+    """A folder for a run, telling from others what a sweep varies."""
+    return f"{settings.task}/{settings.algorithm}/{settings.method}/seed-{settings.seed}"
+
+
+def line(settings: Settings, results: dict[str, Any]) -> str:
+    """What is said of a finished run."""
+    step, score = list(results["scores"].items())[-1]
+    return f"{settings.method} seed {settings.seed}: {score:.1f} after {step} steps"
+
+
+def _over_ray(
+    settings: Sequence[Settings],
+    folders: Sequence[Path],
+    jobs: int,
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError('engine="ray" needs Ray: pip install "lare-rl[ray]"') from error
+    started = not ray.is_initialized()
+    if started:
+        # An address in RAY_ADDRESS is a running cluster; without one, this machine is.
+        ray.init(include_dashboard=False, log_to_driver=False, num_cpus=None)
+    try:
+        remote = ray.remote(num_cpus=1, max_calls=1)(work)
+        waiting = {
+            remote.remote(one, folder.absolute()): index
+            for index, (one, folder) in enumerate(zip(settings, folders, strict=True))
+        }
+        results: dict[int, dict[str, Any]] = {}
+        pending = list(waiting)
+        while pending:
+            (done,), pending = ray.wait(pending, num_returns=1)
+            index = waiting[done]
+            results[index] = ray.get(done)
+            progress(line(settings[index], results[index]))
+    finally:
+        if started:
+            ray.shutdown()
+    return [results[index] for index in range(len(settings))]
