@@ -242,27 +242,41 @@ def train(
     engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on an environment that pays at the end of an episode, seed by seed."""
+    """Train on an environment that pays at the end of an episode, seed by seed.
+
+    Gymnasium environments with Stable-Baselines3; the particle tasks, such as
+    cooperative-navigation-6, with PPO of our own, which --algo, --width and the like leave alone.
+    """
     from lare import sweep
+    from lare.algos.mpe import MPESettings
+    from lare.envs import task_ids
     from lare.training import Settings
 
-    settings = [
-        Settings(
-            task,
-            name.strip(),
-            algo.value,
-            steps,
-            seed,
-            max_episode_steps,
-            width=width,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            evaluate_every=max(1, steps // 5),
-            function=None if function is None else str(function),
-        )
-        for name in method.split(",")
-        for seed in _numbers(seeds)
-    ]
+    chosen = [(name.strip(), seed) for name in method.split(",") for seed in _numbers(seeds)]
+    every, path = max(1, steps // 5), None if function is None else str(function)
+    settings: list[Settings | MPESettings]
+    if task in task_ids():
+        settings = [
+            MPESettings(task, name, steps, seed, evaluate_every=every, function=path)
+            for name, seed in chosen
+        ]
+    else:
+        settings = [
+            Settings(
+                task,
+                name,
+                algo.value,
+                steps,
+                seed,
+                max_episode_steps,
+                width=width,
+                learning_rate=learning_rate,
+                batch_size=batch_size,
+                evaluate_every=every,
+                function=path,
+            )
+            for name, seed in chosen
+        ]
     sweep.run(settings, out, jobs=jobs, engine=engine.value, progress=_err)
     _report(out, as_json)
 

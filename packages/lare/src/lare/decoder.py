@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lare import regression
 from lare.errors import ConfigError, ShapeError
 
-Kind = Literal["mlp", "linear", "ridge"]
+Kind = Literal["mlp", "linear", "ridge", "sparse"]
 
 
 class Standardizer(nn.Module):
@@ -67,8 +68,9 @@ class RewardDecoder(nn.Module):
 
     Args:
         n_factors: D, size of the last dimension of the input.
-        kind: ``"mlp"``; ``"linear"``, trained by gradient like it; ``"ridge"``, linear and solved
-            in closed form by :meth:`fit`.
+        kind: ``"mlp"``; ``"linear"``, trained by gradient like it; ``"ridge"`` and ``"sparse"``,
+            linear and solved in closed form by :meth:`fit`, the latter with as few factors as
+            explain the returns.
         hidden: width of the hidden layers.
         layers: linear layers, the last one included.
         standardize: rows from which the inputs' mean and scale are learned; 0 for none, as
@@ -93,8 +95,8 @@ class RewardDecoder(nn.Module):
         standardize: int = 10_000,
     ) -> None:
         super().__init__()
-        if kind not in ("mlp", "linear", "ridge"):
-            raise ConfigError(f'kind is {kind!r}: give "mlp", "linear" or "ridge"')
+        if kind not in get_args(Kind):
+            raise ConfigError(f"kind is {kind!r}: give one of {', '.join(get_args(Kind))}")
         if min(n_factors, hidden, layers) < 1 or standardize < 0:
             raise ConfigError(
                 f"n_factors={n_factors}, hidden={hidden}, layers={layers}, "
@@ -130,48 +132,52 @@ class RewardDecoder(nn.Module):
         return predicted.squeeze(-1)
 
     @torch.no_grad()
-    def fit(self, sums: Tensor, returns: Tensor, lengths: Tensor, *, penalty: float = 1e-3) -> None:
-        """Solve the ridge regression of returns on the factors summed over each episode.
+    def fit(
+        self, sums: Tensor, returns: Tensor, lengths: Tensor, *, penalty: float = 1e-3
+    ) -> float:
+        """Solve for the weights, given whole episodes.
 
-        With a linear decoder, return decomposition is least squares in D + 1 unknowns (the last is
-        a reward per step). ``penalty`` is relative to the mean square of each unknown's column and
-        spares the reward per step.
+        With a linear decoder, return decomposition is a regression of the mean reward of each
+        episode on its mean factors, with D weights and a reward per step.
 
         Args:
             sums: ``[E, D]``, sum of the factors over each episode.
             returns: ``[E]``.
             lengths: ``[E]``, steps.
-            penalty: strength of the penalty on the squared weights, at least 0.
+            penalty: of kind ``"ridge"``, on the squared weights; at least 0.
+
+        Returns:
+            Mean square of what is left, as :func:`lare.losses.rd` has it.
 
         Raises:
-            ConfigError: if the decoder is an MLP, or the penalty negative.
+            ConfigError: if the decoder is trained by gradient, or the penalty negative.
 
-        Reference: arXiv 2412.11120, the regression of its regret bound.
+        Reference: arXiv 2412.11120, the regression of its regret bound; :mod:`lare.regression`.
         """
-        if self.kind == "mlp":
-            raise ConfigError('fit() solves a linear decoder: build it with kind="ridge"')
+        if not self.closed_form:
+            raise ConfigError('fit() solves a linear decoder: build it with kind="sparse"')
         if penalty < 0:
             raise ConfigError(f"penalty is {penalty}: give at least 0")
-        lengths = lengths.double()
-        inputs = sums.double()
+        means = sums.double().cpu() / lengths.double().cpu()[:, None]
+        targets = returns.double().cpu() / lengths.double().cpu()
         if self.standardizer.warmup:
-            scale = self.standardizer.scale.double()
-            inputs = (inputs - self.standardizer.mean * lengths[:, None]) / scale
-        inputs = torch.cat([inputs, lengths[:, None]], 1)
-        # Rows are divided by the length, as the loss `rd` does.
-        inputs, targets = inputs / lengths[:, None], returns.double() / lengths
-        size = inputs.square().mean(0).clamp(min=1e-12).sqrt()
-        inputs = inputs / size
-        penalties = torch.full((len(size),), penalty**0.5, dtype=torch.float64)
-        penalties[-1] = 0
-        rows = torch.cat([inputs / len(inputs) ** 0.5, penalties.diag()])
-        wanted = torch.cat([targets / len(inputs) ** 0.5, torch.zeros_like(size)])
-        # Not the normal equations: they would square the condition number of the factors.
-        weights = torch.linalg.lstsq(rows, wanted[:, None], driver="gelsd").solution[:, 0] / size
+            scale = self.standardizer.scale.double().cpu()
+            means = (means - self.standardizer.mean.cpu()) / scale
+        inputs = torch.cat([means, torch.ones_like(means[:, :1])], 1)
+        if self.kind == "ridge":
+            weights = regression.ridge(inputs, targets, penalty)
+        else:
+            weights = regression.sparse(inputs, targets)
         (layer,) = self.network
         assert isinstance(layer, nn.Linear)
         layer.weight.copy_(weights[None, :-1])
         layer.bias.copy_(weights[-1:])
+        return float((inputs @ weights - targets).square().mean())
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether :meth:`fit` takes the place of training."""
+        return self.kind in ("ridge", "sparse")
 
 
 def _mlp(n_inputs: int, hidden: int, layers: int) -> nn.Sequential:

@@ -21,7 +21,7 @@ JOB = "lare demo"
 #: Environment, its time limit, episodes of random actions, decoder steps.
 ENVIRONMENTS = (("Pendulum-v1", 200, 60, 1500), ("HalfCheetah-v5", 200, 60, 1500))
 #: What is compared in the table of step rewards.
-REWARDS = ("lare", "lare-ridge", "rrd-unbiased")
+REWARDS = ("lare", "lare-rrd-unbiased", "rrd-unbiased")
 POLICY = training.Settings("Pendulum-v1", steps=5000, evaluate_every=1000)
 
 

@@ -73,6 +73,7 @@ class EpisodeStore:
         self._open_first = np.zeros(n_envs, dtype=np.int64)
         self._open_total = np.zeros(n_envs)
         self._steps = 0  # of all whole episodes
+        self._sums: dict[tuple[int, int], Tensor] = {}  # of the factors, by (env, first)
         # One queue per environment, in the order of time, so that the oldest are found at once.
         self._episodes: list[deque[Episode]] = [deque() for _ in range(n_envs)]
         self._table: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # see _tabulate
@@ -135,7 +136,9 @@ class EpisodeStore:
         oldest = self.added - self.capacity
         for queue in self._episodes:
             while queue and queue[0].first < oldest:
-                self._steps -= queue.popleft().length
+                gone = queue.popleft()
+                self._steps -= gone.length
+                self._sums.pop((gone.env, gone.first), None)
                 self._table = None
 
     def _close(self, env: int) -> None:
@@ -261,13 +264,16 @@ class EpisodeStore:
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         """Per episode the sum of the factors ``[E, D]``, the return ``[E]``, the length ``[E]``.
 
-        With several agents the factors are summed over these as well. Cost: one pass over the ring.
+        With several agents the factors are summed over these as well. Each episode is summed once,
+        when it is first asked for.
         """
         episodes = self.episodes
-        sums = torch.zeros(len(episodes), self.shape[-1], dtype=torch.float64)
-        for index, (env, first, length, _) in enumerate(episodes):
-            rows = torch.arange(first, first + length) % self.capacity
-            sums[index] = self.factors[rows, env].double().flatten(0, -2).sum(0)
+        for env, first, length, _ in episodes:
+            if (env, first) not in self._sums:
+                rows = torch.arange(first, first + length) % self.capacity
+                total = self.factors[rows, env].double().flatten(0, -2).sum(0)
+                self._sums[env, first] = total
+        sums = torch.stack([self._sums[episode.env, episode.first] for episode in episodes])
         returns = torch.tensor([episode.total for episode in episodes], dtype=torch.float64)
         lengths = torch.tensor([episode.length for episode in episodes], dtype=torch.float64)
         return sums, returns, lengths
@@ -305,4 +311,5 @@ class EpisodeStore:
         for env, first, length, total in state["episodes"]:
             self._episodes[env].append(Episode(env, first, length, total))
         self._steps = sum(episode.length for episode in self.episodes)
+        self._sums = {}
         self._table = None

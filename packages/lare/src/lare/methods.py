@@ -36,25 +36,39 @@ class Method:
     features: RawFeatures = field(default_factory=RawFeatures)
 
 
-_RIDGE = {"decoder": {"kind": "ridge"}}
+_AS_PUBLISHED = {"normalize": False}
 #: ``"episodic"`` and ``"dense"`` are the environment's own rewards and have no relabeler.
 METHODS = {
-    "lare": Method("latent reward, unbiased random decomposition", True, {"loss": "rrd-unbiased"}),
-    "lare-rrd": Method("latent reward, random decomposition", True, {"loss": "rrd"}),
-    "lare-rd": Method("latent reward, whole episodes", True, {"loss": "rd"}),
-    "lare-ridge": Method("latent reward, linear, closed form", True, _RIDGE),
-    "rd": Method("raw numbers, whole episodes", False, {"loss": "rd"}),
-    "rrd": Method("raw numbers, random decomposition", False, {"loss": "rrd"}),
-    "rrd-unbiased": Method("raw numbers, without bias", False, {"loss": "rrd-unbiased"}),
-    "vib": Method("raw numbers, bottleneck", False, {"model": InformationBottleneck}),
+    "lare": Method("latent reward, sparse linear decoder in closed form", True, {}),
+    "lare-rrd-unbiased": Method(
+        "latent reward, network, random steps without bias: as published",
+        True,
+        {"loss": "rrd-unbiased", **_AS_PUBLISHED},
+    ),
+    "lare-rrd": Method(
+        "latent reward, network, random steps", True, {"loss": "rrd", **_AS_PUBLISHED}
+    ),
+    "lare-rd": Method(
+        "latent reward, network, whole episodes", True, {"loss": "rd", **_AS_PUBLISHED}
+    ),
+    "rd": Method("raw numbers, whole episodes", False, {"loss": "rd", **_AS_PUBLISHED}),
+    "rrd": Method("raw numbers, random steps", False, {"loss": "rrd", **_AS_PUBLISHED}),
+    "rrd-unbiased": Method(
+        "raw numbers, random steps without bias", False, {"loss": "rrd-unbiased", **_AS_PUBLISHED}
+    ),
+    "vib": Method(
+        "raw numbers, bottleneck", False, {"model": InformationBottleneck, **_AS_PUBLISHED}
+    ),
     "diaster": Method(
         "raw numbers, differences of sub-trajectories",
         False,
-        {"model": Diaster, "weighting": "length"},
+        {"model": Diaster, "weighting": "length", **_AS_PUBLISHED},
         RawFeatures(("observation", "action")),
     ),
     "ircr": Method(
-        "returns, at every step of their episode", False, {"model": lambda _: ReturnGuidance()}
+        "returns, at every step of their episode",
+        False,
+        {"model": lambda _: ReturnGuidance(), **_AS_PUBLISHED},
     ),
 }
 PLAIN = ("episodic", "dense")
@@ -132,7 +146,14 @@ def _bottleneck(n_features: int, n_agents: int, **options: Any) -> InformationBo
 
 
 MULTI_AGENT = {
-    "lare": MultiAgentMethod("latent reward, whole episodes", True, _decomposition),
+    "lare": MultiAgentMethod(
+        "latent reward, sparse linear decoder in closed form",
+        True,
+        partial(_decomposition, kind="sparse"),
+    ),
+    "lare-rd": MultiAgentMethod(
+        "latent reward, network, whole episodes: as published", True, _decomposition
+    ),
     "rd": MultiAgentMethod("raw numbers, whole episodes", False, _decomposition),
     "rrd": MultiAgentMethod(
         "raw numbers, random decomposition", False, partial(_decomposition, loss="rrd")

@@ -19,8 +19,8 @@ class RewardModel(Protocol):
     """What a :class:`lare.Relabeler` trains; a ``torch.nn.Module`` besides.
 
     It may also have ``closed_form`` with ``solve(store)``, which takes the place of steps on the
-    loss, and ``rewards_of_rows(store, rows, envs)``, where a reward depends on more than the
-    factors of its step.
+    loss and returns what is left of it, and ``rewards_of_rows(store, rows, envs)``, where a reward
+    depends on more than the factors of its step.
     """
 
     def observe(self, factors: Tensor) -> None:
@@ -70,7 +70,7 @@ class Decomposition(nn.Module):
     @property
     def closed_form(self) -> bool:
         """Whether :meth:`solve` takes the place of steps on the loss."""
-        return self.decoder.kind == "ridge"
+        return self.decoder.closed_form
 
     def observe(self, factors: Tensor) -> None:
         """Learn the statistics of the inputs from new rows."""
@@ -93,9 +93,9 @@ class Decomposition(nn.Module):
         unbiased = self.kind == "rrd-unbiased"
         return rrd_on(team, batch.returns, chosen, lengths, unbiased=unbiased)
 
-    def solve(self, store: EpisodeStore) -> None:
-        """Fit a ridge decoder to every stored episode."""
-        self.decoder.fit(*store.sums(), penalty=self.penalty)
+    def solve(self, store: EpisodeStore) -> float:
+        """Fit the decoder to every stored episode; returns the mean loss."""
+        return self.decoder.fit(*store.sums(), penalty=self.penalty)
 
 
 def team_rewards(rewards: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from lare.errors import ConfigError, ShapeError, StateError
 from lare.features import Features
 from lare.latent_reward import LatentReward
 from lare.models import Decomposition, Loss
+from lare.normalizer import Normalizer
 from lare.task import numbers, sizes
 from lare.transitions import Transitions
+
+T = TypeVar("T", Tensor, np.ndarray)
 
 if TYPE_CHECKING:
     import gymnasium
@@ -33,18 +36,24 @@ class Relabeler:
         observation_space: of one environment; a one-dimensional Box.
         action_space: of one environment; a one-dimensional Box or Discrete.
         model: what is trained, a :class:`lare.models.RewardModel`, or a function from the number
-            of factors to one, called under ``seed``; None is an MLP decoder, by ``decoder`` and
-            ``loss``.
-        decoder: keyword arguments of :class:`RewardDecoder`.
-        loss: see :class:`Decomposition`.
+            of factors to one. None is a decoder, by ``decoder`` and ``loss``.
+        decoder: keyword arguments of :class:`RewardDecoder`. Without these and without ``loss`` it
+            is linear, solved in closed form with as few factors as explain the returns (kind
+            ``"sparse"``), which takes the fewest episodes; with one of them it is an MLP, as
+            published.
+        loss: of a decoder that is trained, see :class:`Decomposition`; None is
+            ``"rrd-unbiased"``.
         k: steps that the random losses draw per episode.
         batch_steps: steps per update; an update takes ``batch_steps / k`` episodes with a random
             loss, and ``batch_steps`` over the mean length otherwise.
         capacity: steps kept per environment. A replay buffer sets its own, see :meth:`resize`.
         n_envs: environments that step together.
         lr: of Adam.
+        normalize: pay rewards of standard deviation 1, and of mean 0 as long as no episode was seen
+            to terminate, see :class:`Normalizer`. The critic then learns much faster; what is the
+            best policy stays.
         weighting: how episodes are drawn, see :meth:`EpisodeStore.sample`.
-        solve_every: updates between two closed-form solutions (kind ``"ridge"``).
+        solve_every: updates between two closed-form solutions.
         device: of the model; factors are kept on the CPU.
         seed: of the first weights and of every draw.
 
@@ -71,12 +80,13 @@ class Relabeler:
         *,
         model: Decomposition | Any = None,
         decoder: dict[str, Any] | None = None,
-        loss: Loss = "rrd-unbiased",
+        loss: Loss | None = None,
         k: int = 64,
         batch_steps: int = 256,
         capacity: int = 1_000_000,
         n_envs: int = 1,
         lr: float = 3e-4,
+        normalize: bool = True,
         weighting: Weighting = "uniform",
         solve_every: int = 100,
         device: str | torch.device = "cpu",
@@ -92,6 +102,9 @@ class Relabeler:
         self.solve_every = solve_every
         self.device = torch.device(device)
         self.updates = 0
+        self._solved_loss = float("nan")
+        self.normalizer = Normalizer() if normalize else None
+        self._shown = 0  # rows that the model's statistics are made of
         self._numpy, self._torch = _generators(seed, self.device)
         if model is not None and decoder is not None:
             raise ConfigError("give model= or decoder=, not both: a model has its own decoder")
@@ -99,7 +112,7 @@ class Relabeler:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if model is None:
-                model = Decomposition(RewardDecoder(self.n_factors, **(decoder or {})), loss, k)
+                model = _decomposition(self.n_factors, decoder, loss, k)
             elif not isinstance(model, torch.nn.Module):
                 model = model(self.n_factors)
         self.model: Any = model.to(self.device)
@@ -196,14 +209,23 @@ class Relabeler:
         for env in np.flatnonzero(~continued & ~self._was_done):
             self.store.abandon(int(env))
         inserted = continued & self._was_done
+        if self.normalizer is not None and (np.reshape(terminated, -1) & ~inserted).any():
+            self.normalizer.terminated()
         factors = torch.from_numpy(self.features(start, actions, end))
-        self.model.observe(factors)
         row = self.store.add(factors, rewards, done & ~inserted)
+        self._learn_statistics()
         for env in np.flatnonzero(inserted):
             self.store.abandon(int(env))
         self._last = np.array(end, dtype=np.float64)
         self._was_done = done & ~inserted
         return row
+
+    def _learn_statistics(self) -> None:
+        """Show the model new rows when their number has doubled: next to nothing per step."""
+        written = min(self.store.added, self.store.capacity)
+        if written > self._shown and written >= 2 * self._shown:
+            self.model.observe(self.store.factors[self._shown : written])
+            self._shown = written
 
     def observe_recorded(self, data: Transitions, ends: np.ndarray) -> None:
         """Take in recorded steps of one environment, in the order of time.
@@ -217,10 +239,10 @@ class Relabeler:
         if self.store.n_envs != 1:
             raise ConfigError("recorded steps are of one environment: build with n_envs=1")
         factors = torch.from_numpy(self.features(*data[:3]))
-        self.model.observe(factors)
         self.store.abandon()
         for row, reward, end in zip(factors, data.reward, ends, strict=True):
             self.store.add(row[None], [reward], [end])
+        self._learn_statistics()
         self.store.abandon()
         self._reset_running()
 
@@ -254,14 +276,16 @@ class Relabeler:
         if not len(self.store):
             return float("nan")
         losses = [self._update() for _ in range(n)]
+        if self.normalizer is not None:
+            self.normalizer.observe(self.store, self.model.rewards, self.device)
         return float(np.mean(losses))
 
     def _update(self) -> float:
         self.updates += 1
         if getattr(self.model, "closed_form", False):
             if (self.updates - 1) % self.solve_every == 0:
-                self.model.solve(self.store)
-            return float("nan")
+                self._solved_loss = self.model.solve(self.store)
+            return self._solved_loss
         batch = self.store.sample(self._episodes(), self._numpy, weighting=self.weighting)
         batch = type(batch)(*(tensor.to(self.device) for tensor in batch))
         loss = self.model.loss(batch, self._torch)
@@ -291,12 +315,16 @@ class Relabeler:
         Returns:
             float32 ``[B]``, by the model as it is now.
         """
-        return self._predict(*self._rows(observation, action, next_observation))
+        rewards = self._predict(*self._rows(observation, action, next_observation))
+        return self._paid(rewards)
 
     @torch.no_grad()
     def model_rewards(self, data: Transitions) -> np.ndarray:
-        """Rewards float32 ``[B]`` of recorded steps, whose actions are numbers already."""
+        """What the model says of recorded steps, not normalized: float32 ``[B]``."""
         return self._predict(*data[:3])
+
+    def _paid(self, rewards: T) -> T:
+        return rewards if self.normalizer is None else self.normalizer(rewards)
 
     def _predict(self, *steps: np.ndarray) -> np.ndarray:
         factors = torch.from_numpy(self.features(*steps)).to(self.device)
@@ -318,7 +346,7 @@ class Relabeler:
             rewards: Tensor = self.model.rewards_of_rows(self.store, rows, envs)
         else:
             rewards = self.model.rewards(self.store.lookup(rows, envs).to(self.device))
-        return rewards
+        return self._paid(rewards)
 
     def relabel_rollout(
         self, observations: Any, actions: Any, next_observations: Any
@@ -348,7 +376,9 @@ class Relabeler:
             "store": self.store.state_dict(),
             "last": torch.from_numpy(self._last.copy()),
             "was_done": torch.from_numpy(self._was_done.copy()),
+            "normalizer": None if self.normalizer is None else self.normalizer.state_dict(),
             "updates": self.updates,
+            "shown": self._shown,
             "numpy": self._numpy.bit_generator.state,
             "torch": self._torch.get_state(),
         }
@@ -370,7 +400,10 @@ class Relabeler:
         self._optimizer.load_state_dict(state["optimizer"])
         self._last = state["last"].numpy().copy()
         self._was_done = state["was_done"].numpy().copy()
+        if self.normalizer is not None:
+            self.normalizer.load_state_dict(state["normalizer"])
         self.updates = state["updates"]
+        self._shown = state["shown"]
         self._numpy.bit_generator.state = state["numpy"]
         self._torch.set_state(state["torch"])
 
@@ -386,6 +419,20 @@ class Relabeler:
         generator = torch.Generator(self.device)
         generator.set_state(state["_torch"])
         self._torch = generator
+
+
+def _decomposition(
+    n_factors: int, decoder: dict[str, Any] | None, loss: Loss | None, k: int
+) -> Decomposition:
+    """The closed form, unless something was asked of a decoder that is trained."""
+    options = dict(decoder or {})
+    options.setdefault("kind", "sparse" if decoder is None and loss is None else "mlp")
+    made = RewardDecoder(n_factors, **options)
+    if made.closed_form and loss is not None:
+        raise ConfigError(
+            f"loss={loss!r} trains a decoder, kind={made.kind!r} solves one: give one of the two"
+        )
+    return Decomposition(made, loss or "rrd-unbiased", k)
 
 
 def _generators(seed: int, device: torch.device) -> tuple[np.random.Generator, torch.Generator]:

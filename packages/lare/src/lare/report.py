@@ -53,7 +53,7 @@ def table(runs: list[dict[str, Any]]) -> list[Row]:
     groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     for run in runs:
         used = run["settings"]
-        key = used["task"], used["algorithm"], used["method"]
+        key = used["task"], used.get("algorithm", "ppo"), used["method"]
         groups.setdefault(key, {})[used["seed"]] = run["results"]
     made = []
     for (task, algorithm, method), found in groups.items():
@@ -93,11 +93,12 @@ def write(folder: Path) -> Path:
     page = Report("Training on episodic rewards")
     page.table(HEAD, [cells(asdict(row)) for row in table(runs)], "True return at the end")
     for task, algorithm in dict.fromkeys(
-        (run["settings"]["task"], run["settings"]["algorithm"]) for run in runs
+        (run["settings"]["task"], run["settings"].get("algorithm", "ppo")) for run in runs
     ):
         scores: dict[str, list[dict[int, float]]] = {}
         for run in runs:
-            if (run["settings"]["task"], run["settings"]["algorithm"]) == (task, algorithm):
+            used = run["settings"]
+            if (used["task"], used.get("algorithm", "ppo")) == (task, algorithm):
                 curve = {int(step): score for step, score in run["results"]["scores"].items()}
                 scores.setdefault(run["settings"]["method"], []).append(curve)
         page.heading(f"{task}, {algorithm}")

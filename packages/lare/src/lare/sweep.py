@@ -8,12 +8,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from lare.algos.mpe import MPESettings
+from lare.algos.mpe import train as train_mpe
 from lare.errors import ConfigError, MissingExtraError
 from lare.training import Settings, train
 
 
 def run(
-    settings: Sequence[Settings],
+    settings: Sequence[Settings | MPESettings],
     out: Path,
     *,
     jobs: int = 1,
@@ -62,27 +64,29 @@ def run(
     return [results[index] for index in range(len(settings))]
 
 
-def work(settings: Settings, folder: Path) -> dict[str, Any]:
+def work(settings: Settings | MPESettings, folder: Path) -> dict[str, Any]:
     """One run on one thread."""
     import torch
 
     torch.set_num_threads(1)
+    if isinstance(settings, MPESettings):
+        return train_mpe(settings, folder)
     return train(settings, folder)
 
 
-def folder_name(settings: Settings) -> str:
+def folder_name(settings: Settings | MPESettings) -> str:
     """A folder for a run, telling from others what a sweep varies."""
     return f"{settings.task}/{settings.algorithm}/{settings.method}/seed-{settings.seed}"
 
 
-def line(settings: Settings, results: dict[str, Any]) -> str:
+def line(settings: Settings | MPESettings, results: dict[str, Any]) -> str:
     """What is said of a finished run."""
     step, score = list(results["scores"].items())[-1]
     return f"{settings.method} seed {settings.seed}: {score:.1f} after {step} steps"
 
 
 def _over_ray(
-    settings: Sequence[Settings],
+    settings: Sequence[Settings | MPESettings],
     folders: Sequence[Path],
     jobs: int,
     progress: Callable[[str], None],

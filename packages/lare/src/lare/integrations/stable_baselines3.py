@@ -91,8 +91,10 @@ class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     ) -> None:
         """Store one step of every environment, as ``ReplayBuffer.add``; observations are raw."""
         super().add(obs, next_obs, action, reward, done, infos)
-        # `done` is True at time limits too, which `infos` tells apart for bootstrapping alone.
-        self.relabeler.observe(obs, self._unscaled(action), next_obs, reward, done, False)
+        limit = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        terminated = np.asarray(done, dtype=bool) & ~limit
+        actions = self._unscaled(action)
+        self.relabeler.observe(obs, actions, next_obs, reward, terminated, limit)
 
     def _unscaled(self, action: np.ndarray) -> np.ndarray:
         """Actions in the environment's units: off-policy algorithms store them in [-1, 1]."""
@@ -181,7 +183,10 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
         ends = _array(observations).copy()
         for index in np.flatnonzero(dones):
             ends[index] = infos[index]["terminal_observation"]
-        row = self.relabeler.observe(self._observations, self._actions, ends, rewards, dones, False)
+        limit = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        terminated = dones & ~limit
+        start, actions = self._observations, self._actions
+        row = self.relabeler.observe(start, actions, ends, rewards, terminated, limit)
         envs = np.arange(self.num_envs)
         paid = self.relabeler.relabel_rows(np.full_like(envs, row), envs).cpu().numpy()
         for info, reward in zip(infos, rewards, strict=True):

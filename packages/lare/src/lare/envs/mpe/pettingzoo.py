@@ -259,6 +259,4 @@ class ParallelMPE(ParallelEnv[str, Array, int]):  # type: ignore[misc]  # the ba
         return rewards
 
     def _observations(self) -> dict[str, Array]:
-        return {
-            name: mpe2.observe(self.task, self._world, i) for i, name in enumerate(self.agents)
-        }
+        return {name: mpe2.observe(self.task, self._world, i) for i, name in enumerate(self.agents)}
