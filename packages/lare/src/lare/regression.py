@@ -34,8 +34,8 @@ def sparse(inputs: Tensor, targets: Tensor) -> Tensor:
     """Bayesian regression with a prior of its own for every weight.
 
     Each weight has a normal prior of mean 0 whose precision is chosen, along with the noise, to
-    make the targets most likely. Weights that the targets do not ask for end at zero, so that inputs of
-    which a few matter are told apart from fewer targets than there are inputs.
+    make the targets most likely. Weights that the targets do not ask for end at zero. Of many
+    inputs, the few that matter are so found from fewer targets than there are inputs.
 
     Args:
         inputs: float64 ``[E, D]``; the last column is the constant, which has no prior.

@@ -1,0 +1,232 @@
+"""The command line, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+SUBCOMMANDS = ["demo", "prompt", "generate", "verify", "train", "report", "info"]
+GOOD = """
+import numpy as np
+
+def evaluation_func(observation, action, next_observation):
+    upright = observation[:, 0:1]
+    effort = action ** 2
+    return [upright, effort]
+"""
+
+
+def run(*arguments, cwd=None, code=0, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "lare", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb", "NO_COLOR": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+@pytest.fixture
+def service():
+    """A server that speaks chat completions and answers from a list; keeps what it was sent."""
+    replies, requests = [], []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append((self.headers, body))
+            status, text = replies.pop(0) if replies else (500, "nothing left")
+            count = body.get("n") or 1
+            message = {"role": "assistant", "content": text}
+            choices = [
+                {"index": i, "finish_reason": "stop", "message": message} for i in range(count)
+            ]
+            answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+            raw = json.dumps({**answer, "choices": choices} if status == 200 else {"error": text})
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", replies, requests
+    server.shutdown()
+    server.server_close()
+
+
+def reply(source):
+    return 200, json.dumps({"Understand": "a", "Analyze": "b", "Functions": source})
+
+
+def test_help_does_not_load_torch():
+    code = (
+        "import sys; sys.argv = ['lare', '--help']\n"
+        "from lare.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_has_help(name):
+    assert "Usage" in run(name, "--help").stdout
+
+
+def test_info():
+    facts = json.loads(run("info", "--json").stdout)
+    assert "Pendulum-v1" in facts["tasks"]
+    assert "rrd-unbiased" in facts["methods"]
+
+
+def test_prompt():
+    found = json.loads(run("prompt", "--task", "Pendulum-v1", "--json").stdout)
+    assert "angular velocity" in found["prompt"]
+    assert 300 < found["tokens"] < 2000
+
+
+def test_verify_accepts_and_rejects(tmp_path):
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "bad.py").write_text(GOOD.replace("action ** 2", "np.log(action)"))
+    (tmp_path / "evil.py").write_text("import os\n" + GOOD)
+    done = run("verify", tmp_path / "good.py", "--task", "Pendulum-v1")
+    assert done.stdout.startswith("accepted")
+    assert "resource limits" in done.stderr
+    done = run("verify", tmp_path / "bad.py", "--task", "Pendulum-v1", code=1)
+    assert "factor 1 is not finite" in done.stdout
+    done = run("verify", tmp_path / "evil.py", "--task", "Pendulum-v1", "--json", code=1)
+    assert "line 1" in json.loads(done.stdout)["failures"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["verify", "nowhere.py", "--task", "Pendulum-v1"], 1, "nowhere.py"),
+        (["verify", "nowhere.py", "--task", "Nothing-v0"], 1, "neither a shipped task"),
+        (["train", "--task", "Pendulum-v1", "--method", "magic"], 2, "choose from lare"),
+        (["train", "--task", "CartPole-v1", "--algo", "ppo"], 2, "lare generate"),
+        (["train", "--task", "Pendulum-v1", "--seeds", "a"], 2, "expected 0..4"),
+        (["report", "nowhere"], 2, "no finished run"),
+    ],
+)
+def test_bad_usage(arguments, code, says, tmp_path):
+    done = run(*arguments, cwd=tmp_path, code=code)
+    assert says in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stderr
+
+
+def test_the_whole_dialogue_with_a_server(service, tmp_path):
+    pytest.importorskip("openai")
+    url, replies, requests = service
+    replies += [
+        reply(GOOD),
+        (200, "sorry"),
+        reply(GOOD.replace("effort]", "effort, np.log(effort)]")),
+    ]
+    replies += [reply(GOOD)]
+    arguments = ["generate", "--task", "Pendulum-v1", "--model", "m", "--base-url", url, "-n", 3]
+    done = run(*arguments, "--out", tmp_path / "f", OPENAI_API_KEY="sk-secret-4711")
+    assert done.stdout.strip() == GOOD.strip()
+    assert requests[0][1]["n"] == 3
+    assert "no JSON" in requests[2][1]["messages"][-1]["content"]
+    assert "factor 2 is not finite" in requests[3][1]["messages"][-1]["content"]
+    names = {path.name for path in (tmp_path / "f").iterdir()}
+    assert {"latent_reward.py", "meta.json", "transcript.jsonl", "replies.sqlite"} <= names
+    for path in (tmp_path / "f").iterdir():
+        assert b"4711" not in path.read_bytes()  # the key is nowhere
+    run("verify", tmp_path / "f", "--task", "Pendulum-v1")
+    count = len(requests)
+    done = run(*arguments, "--out", tmp_path / "f")  # from the cache, the server is out of replies
+    assert done.stdout.strip() == GOOD.strip()
+    assert len(requests) == count
+
+
+def test_a_model_that_never_succeeds(service, tmp_path):
+    pytest.importorskip("openai")
+    url, replies, _ = service
+    replies += [(200, "sorry")] * 9
+    arguments = ["generate", "--task", "Pendulum-v1", "--model", "m", "--base-url", url, "-n", 1]
+    done = run(*arguments, "--max-repairs", 2, "--out", tmp_path / "f", code=1)
+    assert "transcript.jsonl" in done.stderr
+    assert not (tmp_path / "f" / "latent_reward.py").exists()
+
+
+def test_a_failed_run_goes_on_where_it_stopped(service, tmp_path):
+    pytest.importorskip("openai")
+    url, replies, requests = service
+    replies += [reply(GOOD), (401, "who are you?")]
+    arguments = ["generate", "--task", "Pendulum-v1", "--model", "m", "--base-url", url, "-n", 2]
+    done = run(*arguments, "--out", tmp_path / "f", code=1)
+    assert "OPENAI_API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+    replies += [reply(GOOD)]
+    run(*arguments, "--out", tmp_path / "f")
+    assert [body.get("n") or 1 for _, body in requests] == [2, 1, 1]  # candidates asked for once
+
+
+def test_no_key_for_the_public_service(tmp_path):
+    pytest.importorskip("openai")
+    arguments = ["generate", "--task", "Pendulum-v1", "--model", "m", "--out", tmp_path / "f"]
+    done = run(*arguments, code=1, OPENAI_API_KEY="", OPENAI_BASE_URL="")
+    assert "OPENAI_API_KEY" in done.stderr
+
+
+def test_dry_run_asks_nobody(tmp_path):
+    arguments = ["generate", "--task", "Pendulum-v1", "--model", "m", "--out", tmp_path / "f"]
+    done = run(*arguments, "--dry-run", OPENAI_API_KEY="")
+    assert "evaluation_func" in done.stdout
+    assert not (tmp_path / "f").exists()
+
+
+def test_train_is_resumable_and_reported(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("matplotlib")
+    arguments = ["train", "--task", "Pendulum-v1", "--method", "lare,episodic", "--seeds", "0,1"]
+    arguments += ["--steps", 600, "--max-episode-steps", 50, "--width", 8, "--out", tmp_path]
+    rows = json.loads(run(*arguments, "--json").stdout)
+    assert {row["method"] for row in rows} == {"lare", "episodic"}
+    assert all(row["seeds"] == [0, 1] for row in rows)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert len(times) == 4
+    run(*arguments)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    done = run(*arguments, "--learning-rate", 0.5, code=2)
+    assert "other settings" in done.stderr
+
+
+def test_train_takes_a_team_task(tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ["train", "--task", "cooperative-navigation-6", "--seeds", "0", "--steps", 100]
+    rows = json.loads(run(*arguments, "--out", tmp_path, "--json").stdout)
+    assert rows[0]["method"] == "lare"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("mujoco")
+    done = run("demo", "--out", tmp_path / "d", "--json", cwd=tmp_path)
+    results = json.loads(done.stdout)
+    assert all(report["accepted"] for report in results["verification"].values())
+    assert (tmp_path / "d" / "report.html").is_file()
+    (tmp_path / "d" / "mine.txt").write_text("keep me")
+    run("demo", "--out", tmp_path / "d", cwd=tmp_path, code=2)
+    assert (tmp_path / "d" / "mine.txt").exists()
