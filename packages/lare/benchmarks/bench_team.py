@@ -19,8 +19,8 @@ from lare.algos.mpe import MPESettings
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("lare", "lare-rd", "rd", "rrd", "ircr", "arel", "stas", "episodic", "dense")
-STEPS = 150_000
-#: The published schedule has 1000 rollouts; in a tenth of these the reward model learns every time.
+STEPS = 75_000
+#: The published schedule is made for 1000 rollouts; in a few dozen the model learns every time.
 OFTEN = {"every": 1}
 #: Attention over whole teams costs two orders more: smaller, and fewer episodes per update.
 ATTENTION = {"every": 2, "updates": 20, "batch": 32, "model": {"hidden": 32}}

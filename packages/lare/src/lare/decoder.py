@@ -164,10 +164,12 @@ class RewardDecoder(nn.Module):
             scale = self.standardizer.scale.double().cpu()
             means = (means - self.standardizer.mean.cpu()) / scale
         inputs = torch.cat([means, torch.ones_like(means[:, :1])], 1)
+        columns, wanted = inputs.numpy(), targets.numpy()
         if self.kind == "ridge":
-            weights = regression.ridge(inputs, targets, penalty)
+            solved = regression.ridge(columns, wanted, penalty)
         else:
-            weights = regression.sparse(inputs, targets)
+            solved = regression.sparse(columns, wanted)
+        weights = torch.from_numpy(solved)
         (layer,) = self.network
         assert isinstance(layer, nn.Linear)
         layer.weight.copy_(weights[None, :-1])

@@ -32,8 +32,8 @@ class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
 
     Args:
         relabeler: a :class:`lare.Relabeler`, one per model.
-        updates_per_sample: decoder steps per sampled batch.
-        others: as of ``ReplayBuffer``.
+        updates_per_sample: decoder steps per sampled batch. All other arguments are those of
+            ``ReplayBuffer``.
 
     Raises:
         ConfigError: if no relabeler is given, or its spaces are not those of the environment.
