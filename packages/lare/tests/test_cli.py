@@ -117,7 +117,11 @@ def test_verify_accepts_and_rejects(tmp_path):
     ("arguments", "code", "says"),
     [
         (["verify", "nowhere.py", "--task", "Pendulum-v1"], 1, "nowhere.py"),
-        (["verify", "nowhere.py", "--task", "Nothing-v0"], 1, "neither a shipped task"),
+        (["verify", "nowhere.py", "--task", "Nothing-v0"], 2, "neither a shipped task"),
+        (["verify", "nowhere.py", "--task", "a:b-v1"], 2, "neither a shipped task"),
+        (["verify", sys.executable, "--task", "Pendulum-v1"], 2, "no text in UTF-8"),
+        (["train", "--task", "Nope-v1", "--method", "dense"], 2, "cannot be made here"),
+        (["train", "--task", "CartPole-v1", "--method", "dense"], 2, "take --algo ppo"),
         (["train", "--task", "Pendulum-v1", "--method", "magic"], 2, "choose from lare"),
         (["train", "--task", "CartPole-v1", "--algo", "ppo"], 2, "lare generate"),
         (["train", "--task", "Pendulum-v1", "--seeds", "a"], 2, "expected 0..4"),
@@ -209,6 +213,23 @@ def test_train_is_resumable_and_reported(tmp_path):
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
     done = run(*arguments, "--learning-rate", 0.5, code=2)
     assert "other settings" in done.stderr
+
+
+def test_files_of_others_are_not_deleted(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    folder = tmp_path / "Pendulum-v1" / "td3" / "dense" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "precious.txt").write_text("mine")
+    arguments = ["train", "--task", "Pendulum-v1", "--method", "dense", "--seeds", "0"]
+    done = run(*arguments, "--steps", 10, "--out", tmp_path, code=2)
+    assert "precious.txt" in done.stderr
+    assert (folder / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ['{"results":{"scores":{"1":2', "[1,2]", '{"results":null}'])
+def test_a_damaged_summary_is_named(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    assert "summary.json is damaged" in run("report", tmp_path, code=2).stderr
 
 
 def test_train_takes_a_team_task(tmp_path):

@@ -28,6 +28,7 @@ def fill(store, ends, seed=0, n_envs=1):
     return whole
 
 
+@pytest.mark.filterwarnings("ignore:an episode of")
 @given(
     capacity=st.integers(1, 12),
     ends=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40),

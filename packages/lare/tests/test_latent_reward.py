@@ -107,6 +107,15 @@ def test_damaged_meta_is_named(tmp_path, meta):
         LatentReward.load(tmp_path)
 
 
+@pytest.mark.parametrize("keep", [5, ["a"], "01", [0.5], {"0": 1}, [[0]], [], [0, 0], [True], [99]])
+def test_indices_from_a_file_are_checked(tmp_path, keep):
+    LatentReward(PENDULUM).save(tmp_path)
+    path = tmp_path / "meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "keep": keep}))
+    with pytest.raises(ArtefactError, match="keep"):
+        LatentReward.load(tmp_path)
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ArtefactError, match=r"latent_reward\.py is missing"):
         LatentReward.load(tmp_path)

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 
 from lare import LatentReward, RawFeatures, Relabeler, RewardDecoder
-from lare.errors import ConfigError, ShapeError, StateError
+from lare.errors import ConfigError, LareWarning, ShapeError, StateError
 from lare.models import Decomposition
 
 #: Three factors of a step of Pendulum-v1.
@@ -191,6 +191,112 @@ def test_seeds():
     assert torch.equal(torch.get_rng_state(), state)  # torch's own generator is left alone
 
 
+def test_several_agents_add_up_to_the_return():
+    """The solved loss is that of the rewards that are paid, summed over agents and steps."""
+    from lare import EpisodeStore
+    from lare.losses import rd
+    from lare.models import team_rewards
+
+    generator = torch.Generator().manual_seed(0)
+    store = EpisodeStore(500, (3, 2))
+    for step in range(400):
+        factors = 2 + torch.randn(1, 3, 2, generator=generator)
+        reward = (factors @ torch.tensor([2.0, -1.0]) + 1).sum()
+        store.add(factors, [reward], [step % 10 == 9])
+    for kind in ("ridge", "sparse"):
+        model = Decomposition(RewardDecoder(2, kind))
+        model.observe(store.factors[:400])
+        loss = model.solve(store)
+        batch = store.gather(store.episodes)
+        found = rd(team_rewards(model.rewards(batch.factors)), batch.returns, batch.mask)
+        assert found.item() == pytest.approx(loss, abs=1e-4)
+        assert loss < 1e-2
+
+
+def test_rewards_stay_while_nothing_is_learned():
+    """Statistics of the inputs may move on; the weights that were solved do not."""
+    learner = relabeler()
+    feed(learner, 50)
+    learner.update()
+    rows = np.random.default_rng(3).normal(size=(9, 2))
+    before = learner.relabel(rows, np.zeros((9, 1)), rows)
+    feed(learner, 300, seed=7)
+    np.testing.assert_array_equal(learner.relabel(rows, np.zeros((9, 1)), rows), before)
+
+
+def test_one_update_per_episode_is_enough():
+    learner = relabeler()
+    for start, action, end, reward, done in walk(np.random.default_rng(1), 200, 10):
+        learner.observe(start, action, end, reward, [False], done)
+        if done[0]:
+            learner.update()
+    rows = np.random.default_rng(3).normal(size=(50, 2))
+    found = learner.relabel(rows, np.zeros((50, 1)), rows)
+    np.testing.assert_allclose(found, rows @ [2.0, -1.0] + 0.5, atol=0.05)
+
+
+def test_nothing_is_paid_before_anything_is_known():
+    learner = relabeler(normalize=True)
+    rows = np.random.default_rng(3).normal(size=(9, 2))
+    assert not learner.relabel(rows, np.zeros((9, 1)), rows).any()
+
+
+def test_starts_in_another_dtype_are_not_resets():
+    learner = relabeler()
+    for start, action, end, reward, done in walk(np.random.default_rng(1), 40, 10):
+        learner.observe(start.astype(np.float32), action, end, reward, [False], done)
+    assert [episode.length for episode in learner.store.episodes] == [10] * 4
+
+
+def test_an_observation_that_never_changes():
+    learner = relabeler()
+    for step in range(12):
+        done = step % 3 == 2
+        learner.observe(np.zeros(2), np.zeros(1), np.zeros(2), 1.0, False, done)
+    assert [(e.length, e.total) for e in learner.store.episodes] == [(3, 3.0)] * 4
+
+
+def test_inserted_steps_and_resets_that_are_told():
+    learner = relabeler()
+    step = lambda real, done: learner.observe(  # noqa: E731
+        np.zeros(2), np.zeros(1), np.zeros(2), 1.0, False, done, real=[real]
+    )
+    step(True, True)
+    step(False, False)
+    step(True, False)
+    learner.reset()
+    step(True, False)
+    step(True, True)
+    assert [(e.length, e.total) for e in learner.store.episodes] == [(1, 1.0), (2, 2.0)]
+
+
+def test_steps_that_never_follow_each_other_are_warned_of():
+    learner = relabeler()
+    random = np.random.default_rng(0)
+
+    def steps():
+        for _ in range(30):
+            learner.observe(random.normal(size=2), np.zeros(1), random.normal(size=2), 1.0, 0, 0)
+
+    with pytest.warns(LareWarning, match="forgotten"):
+        steps()
+
+
+def test_episodes_longer_than_the_store_are_warned_of():
+    learner = relabeler(capacity=5)
+    with pytest.warns(LareWarning, match="larger capacity"):
+        feed(learner, 30, ends=10)
+
+
+def test_a_refused_state_changes_nothing():
+    learner, other = relabeler(), relabeler(normalize=True)
+    feed(learner, 30)
+    for wrong in ({}, learner.state_dict()):
+        with pytest.raises(StateError):
+            other.load_state_dict(wrong)
+        assert other.store.added == 0
+
+
 def test_nothing_happens_before_an_episode_has_ended():
     learner = relabeler(loss="rd")
     before = [p.clone() for p in learner.model.parameters()]
@@ -255,8 +361,12 @@ def test_bad_use():
     with pytest.raises(ShapeError, match="one of each per step"):
         learner.relabel(np.zeros((3, 2)), np.zeros((2, 1)), np.zeros((3, 2)))
     feed(learner, 5, n_envs=2)
-    with pytest.raises(StateError, match="new one for every model"):
-        learner.resize(10, 1)
+    with pytest.raises(ConfigError, match="has to be finite"):
+        learner.observe(
+            np.zeros((2, 2)), np.zeros((2, 1)), np.zeros((2, 2)), [0, np.nan], *[[0, 0]] * 2
+        )
+    with pytest.raises(ShapeError, match="last dimension"):
+        learner.observe(np.zeros((2, 3)), np.zeros((2, 1)), np.zeros((2, 3)), [0, 0], *[[0, 0]] * 2)
     other = Relabeler(LatentReward(IDENTITY + "\n"), BOX, PUSH, capacity=1000, n_envs=2)
     with pytest.raises(StateError, match="load that function first"):
         other.load_state_dict(learner.state_dict())

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize  # noqa: 
 
 from lare import LatentReward, Relabeler  # noqa: E402
 from lare.envs import EpisodicReward  # noqa: E402
-from lare.errors import ConfigError  # noqa: E402
+from lare.errors import ConfigError, StateError  # noqa: E402
 from lare.integrations.stable_baselines3 import (  # noqa: E402
     LatentRewardReplayBuffer,
     LatentRewardVecEnv,
@@ -128,6 +128,34 @@ def test_saved_and_loaded_with_the_same_bits(tmp_path):
         assert torch.equal(a, b)
     other.learn(50, reset_num_timesteps=False)  # and on it goes
     assert all(episode.length == 20 for episode in two.store.episodes)
+
+
+def test_loaded_without_the_buffer(tmp_path):
+    """The decoder goes on, rows start anew."""
+    learner = model()
+    learner.learn(110)
+    learner.save(tmp_path / "model")
+    assert (tmp_path / "model.zip").stat().st_size < 1_000_000
+    other = sb3.TD3.load(tmp_path / "model", env=make())
+    weights = other.replay_buffer.relabeler.model.decoder.network[0].weight
+    assert torch.equal(weights, learner.replay_buffer.relabeler.model.decoder.network[0].weight)
+    other.learn(60)
+    buffer = other.replay_buffer
+    wanted = buffer.relabeler.relabel(
+        buffer.observations[:60, 0], 2 * buffer.actions[:60, 0], buffer.next_observations[:60, 0]
+    )
+    found = buffer.relabeler.relabel_rows(np.arange(60), np.zeros(60, int))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_one_relabeler_for_two_models_is_refused():
+    one = model()
+    one.learn(10)
+    relabeler = one.replay_buffer.relabeler
+    two = model(relabeler=relabeler)
+    two.learn(10)
+    with pytest.raises(StateError, match="one for each model"):
+        one.learn(10)
 
 
 def test_learning_again_after_a_stop_in_the_midst_of_an_episode():

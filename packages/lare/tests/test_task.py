@@ -83,8 +83,19 @@ def test_an_own_environment_is_described_by_its_docstring():
         ## Goal
         Bring it home.
 
+        The best reward is found there.
+
         ## Rewards
-        The reward is 1 - x * x.
+        It is 1 - x * x.
+
+        ### Notes
+        The weight of x is 4711.
+
+        ## Arguments
+        | `ctrl_cost_weight` | 0.815 |
+
+        ## Start
+        At a random place.
         """
 
         observation_space = spaces.Box(-1, 1, (2,))
@@ -92,7 +103,9 @@ def test_an_own_environment_is_described_by_its_docstring():
 
     task = TaskSpec.from_env(Cart())
     assert "Bring it home" in task.description
-    assert "1 - x" not in task.description  # the model is to find the reward by itself
+    assert "random place" in task.description
+    for hidden in ("1 - x", "4711", "0.815", "best reward"):  # the model is to find it by itself
+        assert hidden not in task.description
     assert (len(task.observation), len(task.action), task.discrete) == (2, 3, True)
     assert "(1 where chosen, else 0)" in first(task)
 

@@ -29,8 +29,10 @@ def steps(n_envs, time, seed=0, ends=5):
         "action": torch.randn(n_envs, time, 1, generator=generator),
         "next": {
             "observation": states[:, 1:],
-            "reward": torch.ones(n_envs, time, 1),
+            "reward": torch.randn(n_envs, time, 1, generator=generator),
             "done": done,
+            "terminated": torch.zeros_like(done),
+            "truncated": done,
         },
     }
     return TensorDict(data, batch_size=[n_envs, time])
@@ -62,6 +64,8 @@ def test_replay_buffer():
     assert [e.length for e in relabeler.store.episodes] == [5] * 12
     batch = buffer.sample()
     assert relabeler.updates == 3
+    assert relabeler.normalizer.shift != 0  # time limits do not count as terminations
+    assert batch["next", "reward"].std() > 0.1
     assert batch["next", "reward"].shape == (32, 1)
     np.testing.assert_allclose(
         batch["next", "reward"][:, 0], wanted(relabeler, batch), rtol=1e-4, atol=1e-5

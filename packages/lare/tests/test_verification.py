@@ -41,6 +41,8 @@ def test_a_good_function_is_accepted(steps):
 
 
 X = "observation[:, 0:1]"
+ROW_BY_ROW = ["a = []", "for i in range(observation.shape[0]):", "    a.append(observation[i, 0])"]
+ROW_BY_ROW += ["return [np.array(a).reshape(-1, 1)]"]
 UNEVEN = ["if observation.shape[0] > 2:", f"    return [{X}]", f"return [{X}, action]"]
 
 
@@ -64,6 +66,9 @@ UNEVEN = ["if observation.shape[0] > 2:", f"    return [{X}]", f"return [{X}, ac
         (["return [undefined_name]"], "undefined_name"),
         (["observation[:, 0] = 0", f"return [{X}]"], "line 3"),
         ([f"return [observation[0:1, 0:1] + 0 * {X}]"], "other rows"),
+        ([f"return [np.zeros(({X}.shape[0], 1))]"], "every factor is constant"),
+        (["x = observation", "return [x[:, 2:9].sum(axis=1, keepdims=True)]"], "column 9"),
+        (ROW_BY_ROW, "the largest batch"),
     ],
 )
 def test_a_broken_promise_is_named(steps, lines, message):
@@ -90,6 +95,12 @@ def test_constants_and_duplicates_are_warned_of_and_left_out(steps):
     assert report.keep == (0, 2)
     assert any("b says the same as a" in warning for warning in report.warnings)
     assert any("c is constant" in warning for warning in report.warnings)
+
+
+def test_an_argument_may_be_given_another_meaning(steps):
+    lines = ["observation = np.concatenate([observation, action], axis=1)"]
+    report = verify(source(*lines, "return [observation[:, 3:4]]"), steps)
+    assert report.accepted, report
 
 
 def test_the_reward_itself_is_exactly_one(steps):

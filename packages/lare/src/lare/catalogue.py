@@ -62,7 +62,7 @@ def _env(name: str) -> Any:
 
     try:
         return gymnasium.make(name)
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ImportError) as error:
         raise TaskError(
             f"{name!r} is neither a shipped task ({', '.join(shipped_tasks())}) nor a Gymnasium "
             f"environment that can be made here ({error})"

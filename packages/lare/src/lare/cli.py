@@ -21,7 +21,7 @@ from rich.table import Table
 
 from lare._codegen.errors import CodegenError
 from lare._kit import KitError
-from lare.errors import ConfigError, LareError
+from lare.errors import ConfigError, LareError, TaskError
 
 app = typer.Typer(
     name="lare",
@@ -165,7 +165,9 @@ def generate(
     n: Annotated[int, typer.Option("-n", min=1, help="Candidates before the summary.")] = 5,
     form: FormOption = Form.next,
     seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
-    max_repairs: Annotated[int, typer.Option(min=1, help="Answers that may fail.")] = 5,
+    max_repairs: Annotated[
+        int, typer.Option(min=0, help="Answers asked for again after a failed one.")
+    ] = 5,
     cache: Annotated[
         Path | None, typer.Option(help="File with replies, reused. [OUT/replies.sqlite]")
     ] = None,
@@ -187,9 +189,11 @@ def generate(
     from lare.generation import generate as job
 
     spec, steps = catalogue.task(task), catalogue.steps(task, seed)
-    out.mkdir(parents=True, exist_ok=True)
     replies = ReplyCache(cache or out / "replies.sqlite")
-    llm = OpenAIChat(model, base_url=base_url, cache=replies)
+    try:
+        llm = OpenAIChat(model, base_url=base_url, cache=replies)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     made = job(spec, llm, steps, n=n, form=form.value, seed=seed, max_repairs=max_repairs, out=out)
     if as_json:
         _print_json(made.meta)
@@ -212,7 +216,7 @@ def verify(
     from lare.verification import verify as job
 
     spec = catalogue.task(task)
-    source = LatentReward.load(file).source if file.is_dir() else file.read_text(encoding="utf-8")
+    source = LatentReward.load(file).source if file.is_dir() else _text_of(file)
     report = job(source, catalogue.steps(task, seed, steps), task=spec)
     if as_json:
         _print_json(report.as_dict())
@@ -221,6 +225,13 @@ def verify(
         _err(f"limits of the child process: {', '.join(report.isolation) or 'none'}")
     if not report.accepted:
         raise typer.Exit(1)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text in UTF-8 ({error}): give Python source") from error
 
 
 @app.command()
@@ -336,7 +347,8 @@ def _errors_as_exit_codes() -> Iterator[None]:
         yield
     except (LareError, CodegenError, KitError, OSError) as error:
         sys.stderr.write(f"lare: {error}\n")
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+        usage = isinstance(error, ConfigError | TaskError)
+        raise SystemExit(2 if usage else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lare import regression
 from lare.errors import ConfigError, ShapeError
+
+#: Spread of the mean factors of episodes, in deviations of a step, that is no spread.
+SAME = 1e-6
 
 Kind = Literal["mlp", "linear", "ridge", "sparse"]
 
@@ -106,6 +110,9 @@ class RewardDecoder(nn.Module):
         self.kind = kind
         self.standardizer = Standardizer(n_factors, standardize)
         self.network = _mlp(n_factors, hidden, layers if kind == "mlp" else 1)
+        if self.closed_form:  # worth nothing until it is solved: random rewards would be learned
+            for parameter in self.network.parameters():
+                nn.init.zeros_(parameter)
 
     def observe(self, factors: Tensor) -> None:
         """Let the input's statistics learn from new rows; ``factors``: ``[..., D]``."""
@@ -128,22 +135,31 @@ class RewardDecoder(nn.Module):
                 f"the factors have shape {tuple(factors.shape)}: the last dimension of this "
                 f"decoder is {self.n_factors}"
             )
-        predicted: Tensor = self.network(self.standardizer(factors))
+        # The weights of a closed form are those of raw factors: statistics may move after it.
+        inputs = factors if self.closed_form else self.standardizer(factors)
+        predicted: Tensor = self.network(inputs)
         return predicted.squeeze(-1)
 
     @torch.no_grad()
     def fit(
-        self, sums: Tensor, returns: Tensor, lengths: Tensor, *, penalty: float = 1e-3
+        self,
+        sums: Tensor,
+        returns: Tensor,
+        lengths: Tensor,
+        *,
+        agents: int = 1,
+        penalty: float = 1e-3,
     ) -> float:
         """Solve for the weights, given whole episodes.
 
         With a linear decoder, return decomposition is a regression of the mean reward of each
-        episode on its mean factors, with D weights and a reward per step.
+        episode on its mean factors, with D weights and a reward per step and agent.
 
         Args:
-            sums: ``[E, D]``, sum of the factors over each episode.
+            sums: ``[E, D]``, sum of the factors over the steps and agents of each episode.
             returns: ``[E]``.
             lengths: ``[E]``, steps.
+            agents: that were summed over in each step.
             penalty: of kind ``"ridge"``, on the squared weights; at least 0.
 
         Returns:
@@ -158,23 +174,26 @@ class RewardDecoder(nn.Module):
             raise ConfigError('fit() solves a linear decoder: build it with kind="sparse"')
         if penalty < 0:
             raise ConfigError(f"penalty is {penalty}: give at least 0")
-        means = sums.double().cpu() / lengths.double().cpu()[:, None]
-        targets = returns.double().cpu() / lengths.double().cpu()
-        if self.standardizer.warmup:
-            scale = self.standardizer.scale.double().cpu()
-            means = (means - self.standardizer.mean.cpu()) / scale
-        inputs = torch.cat([means, torch.ones_like(means[:, :1])], 1)
-        columns, wanted = inputs.numpy(), targets.numpy()
+        shift, scale = np.zeros(self.n_factors), np.ones(self.n_factors)
+        if self.standardizer.count > 0:
+            shift = self.standardizer.mean.double().cpu().numpy()
+            scale = self.standardizer.scale.double().cpu().numpy()
+        steps = lengths.double().cpu().numpy()
+        targets = returns.double().cpu().numpy() / steps
+        columns = (sums.double().cpu().numpy() / steps[:, None] - agents * shift) / scale
+        # What is the same in all episodes but for rounding says nothing about their returns.
+        columns[:, columns.std(0) < SAME] = 0
+        inputs = np.concatenate([columns, np.full((len(columns), 1), float(agents))], axis=1)
         if self.kind == "ridge":
-            solved = regression.ridge(columns, wanted, penalty)
+            solved = regression.ridge(inputs, targets, penalty)
         else:
-            solved = regression.sparse(columns, wanted)
-        weights = torch.from_numpy(solved)
+            solved = regression.sparse(inputs, targets)
+        weights = solved[:-1] / scale
         (layer,) = self.network
         assert isinstance(layer, nn.Linear)
-        layer.weight.copy_(weights[None, :-1])
-        layer.bias.copy_(weights[-1:])
-        return float((inputs @ weights - targets).square().mean())
+        layer.weight.copy_(torch.from_numpy(weights[None]))
+        layer.bias.fill_(float(solved[-1] - weights @ shift))
+        return float(np.square(inputs @ solved - targets).mean())
 
     @property
     def closed_form(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lare.errors import ConfigError, ShapeError, StateError
+from lare.errors import ConfigError, LareWarning, ShapeError, StateError
 
 Weighting = Literal["uniform", "length"]
 _ENV = 1 << 40  # more rows than any environment will ever write
@@ -70,6 +71,8 @@ class EpisodeStore:
         # Zeros come from the system as untouched pages: rows cost memory when they are written.
         self.factors = torch.zeros(capacity, n_envs, *self.shape)
         self.added = 0  # rows ever written
+        self.ended = 0  # episodes ever kept
+        self._warned = False
         self._open_first = np.zeros(n_envs, dtype=np.int64)
         self._open_total = np.zeros(n_envs)
         self._steps = 0  # of all whole episodes
@@ -144,9 +147,19 @@ class EpisodeStore:
     def _close(self, env: int) -> None:
         first = int(self._open_first[env])
         episode = Episode(env, first, self.added - first, float(self._open_total[env]))
+        if episode.length > self.capacity and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"an episode of {episode.length} steps is longer than the store, {self.capacity} "
+                f"rows for each of {self.n_envs} environment(s), and cannot be kept: give a larger "
+                "capacity (with a replay buffer, a larger buffer_size)",
+                LareWarning,
+                stacklevel=4,
+            )
         if episode.length <= self.capacity:
             self._episodes[env].append(episode)
             self._steps += episode.length
+            self.ended += 1
             self._table = None
         self._open_first[env] = self.added
         self._open_total[env] = 0.0
@@ -285,11 +298,21 @@ class EpisodeStore:
             "shape": list(self.shape),
             "n_envs": self.n_envs,
             "added": self.added,
+            "ended": self.ended,
             "factors": self.factors[: min(self.added, self.capacity)].clone(),
             "open_first": self._open_first.tolist(),
             "open_total": self._open_total.tolist(),
             "episodes": [list(episode) for episode in self.episodes],
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: without the rows that were never written."""
+        return self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The reverse of ``__getstate__``."""
+        EpisodeStore.__init__(self, state["capacity"], state["shape"], state["n_envs"])
+        self.load_state_dict(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state.
@@ -304,6 +327,7 @@ class EpisodeStore:
                 f"{(self.capacity, self.shape, self.n_envs)}: build the store with the same sizes"
             )
         self.added = state["added"]
+        self.ended = state["ended"]
         self.factors[: len(state["factors"])] = state["factors"]
         self._open_first = np.array(state["open_first"], dtype=np.int64)
         self._open_total = np.array(state["open_total"], dtype=np.float64)

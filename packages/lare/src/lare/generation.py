@@ -23,7 +23,7 @@ from lare.latent_reward import LatentReward
 from lare.prompts import KEYS, SCHEMA, Form, arguments, first, summary
 from lare.task import TaskSpec
 from lare.transitions import Transitions, collect
-from lare.verification import verify
+from lare.verification import fits, verify
 
 TRANSCRIPT_FILE = "transcript.jsonl"
 
@@ -55,7 +55,7 @@ def generate(
         form: ``"next"`` lets the function see where a step ended, ``"paper"`` is as published.
         direct: ask for the reward itself (an ablation); train no decoder on it.
         preverify: False skips the checks on real steps (an ablation). The allow-list holds anyway.
-        max_repairs: answers that may fail before this gives up.
+        max_repairs: answers that may be asked for again after one that failed.
         temperature: of the candidates.
         repair_temperature: of the summary and of the repairs.
         seed: of the model's sampling, where it takes one, and of the collected steps.
@@ -65,7 +65,8 @@ def generate(
         usage: where tokens and cost are added up; give one with prices to learn the cost.
 
     Returns:
-        The verified function, with task, model, prompts and report in its ``meta``.
+        The verified function, with task, model, hash of the prompt and report in its ``meta``; the
+        transcript has the prompts themselves.
 
     Raises:
         DialogueError: if no answer passed; it names the transcript, and nothing else is saved.
@@ -78,6 +79,7 @@ def generate(
     if n < 1:
         raise ConfigError(f"n is {n}: ask for at least one candidate")
     steps = data if isinstance(data, Transitions) else collect(data, seed=seed)
+    fits(task, steps)  # before anything is asked and paid for
     transcript = None if out is None else Transcript(Path(out) / TRANSCRIPT_FILE)
     usage = UsageRecord() if usage is None else usage
     messages: list[Message] = [{"role": "user", "content": first(task, form, direct=direct)}]

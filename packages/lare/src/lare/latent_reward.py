@@ -26,6 +26,8 @@ SIGNATURES = (
     ("observation", "action", "next_observation"),
 )
 POLICY = Policy(entry=ENTRY, signatures=SIGNATURES)
+#: Rows per call; verification tries as many.
+LARGEST_BATCH = 16_384
 SOURCE_FILE, META_FILE = "latent_reward.py", "meta.json"
 _FUNCTIONS = "functions"
 
@@ -64,13 +66,13 @@ class LatentReward:
         meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.source = source
+        self._code = check(source, POLICY)
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
         self.keep = None if keep is None else tuple(keep)
         self.meta: dict[str, Any] = dict(meta or {})
         self.n_repaired = 0
-        self._code = check(source, POLICY)
         self._function = load_function(self._code, POLICY)
-        self._names = returned_names(source)
+        self._names = returned_names(self._code.source)
 
     @classmethod
     def from_source(cls, source: str | os.PathLike[str], **options: Any) -> LatentReward:
@@ -81,7 +83,10 @@ class LatentReward:
             UnsafeCodeError: if the source is not allowed.
         """
         if isinstance(source, os.PathLike) or (source.endswith(".py") and "\n" not in source):
-            source = Path(source).read_text(encoding="utf-8")
+            try:
+                source = Path(source).read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise ArtefactError(f"{source} is no text in UTF-8 ({error})") from error
         return cls(source, **options)
 
     @classmethod
@@ -114,14 +119,14 @@ class LatentReward:
         try:
             raw = (folder / SOURCE_FILE).read_bytes()
             meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-            wanted, keep = meta["sha256"], meta.get("keep")
+            wanted, keep = meta["sha256"], _indices(meta.get("keep"))
             source = raw.decode()
         except FileNotFoundError as error:
             raise ArtefactError(
                 f"{error.filename} is missing: a saved latent reward is a folder with "
                 f"{SOURCE_FILE} and {META_FILE}"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtefactError(
                 f"{folder / META_FILE} or {SOURCE_FILE} is damaged ({error}): save it again"
             ) from error
@@ -205,8 +210,15 @@ class LatentReward:
             ShapeError: if what it returned is not a list of ``[B, 1]``.
         """
         inputs = [_read_only(value) for value in self.select(observation, action, next_observation)]
-        factors = stack(self._function(*inputs), len(inputs[0]))
+        # In pieces: the limits on what a call may compute were tried with this many rows.
+        starts = range(0, max(1, len(inputs[0])), LARGEST_BATCH)
+        pieces = [[values[start : start + LARGEST_BATCH] for values in inputs] for start in starts]
+        factors = np.concatenate([stack(self._function(*piece), len(piece[0])) for piece in pieces])
         if self.keep is not None:
+            if max(self.keep) >= factors.shape[1]:
+                raise ConfigError(
+                    f"keep is {self.keep}, but the function returns {factors.shape[1]} factors"
+                )
             factors = factors[:, self.keep]
         finite = np.isfinite(factors)
         if not finite.all():
@@ -279,6 +291,20 @@ def shipped_functions() -> list[str]:
     """Tasks for which a function comes with the package."""
     folder = resources.files("lare") / _FUNCTIONS
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_"))
+
+
+def _indices(keep: Any) -> list[int] | None:
+    """Factors to keep, out of a file.
+
+    Raises:
+        ValueError: if it is no list of a few different indices.
+    """
+    if keep is None:
+        return None
+    good = isinstance(keep, list) and all(type(i) is int and 0 <= i < 64 for i in keep)
+    if not good or not keep or len(set(keep)) < len(keep):
+        raise ValueError('"keep" is no list of different indices')
+    return list(keep)
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

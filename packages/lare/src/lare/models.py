@@ -95,7 +95,8 @@ class Decomposition(nn.Module):
 
     def solve(self, store: EpisodeStore) -> float:
         """Fit the decoder to every stored episode; returns the mean loss."""
-        return self.decoder.fit(*store.sums(), penalty=self.penalty)
+        agents = store.shape[0] if len(store.shape) == 2 else 1
+        return self.decoder.fit(*store.sums(), agents=agents, penalty=self.penalty)
 
 
 def team_rewards(rewards: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ def sparse(inputs: Array, targets: Array) -> Array:
         if np.allclose(found, weights, rtol=1e-6, atol=1e-9):
             break
         weights = found
+    weights = np.where(precision >= OFF, 0.0, weights)
     solved: Array = weights / size * spread
     return solved
 

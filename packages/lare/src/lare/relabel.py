@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lare.decoder import RewardDecoder
 from lare.episodes import EpisodeStore, Weighting
-from lare.errors import ConfigError, ShapeError, StateError
+from lare.errors import ConfigError, LareWarning, ShapeError, StateError
 from lare.features import Features
 from lare.latent_reward import LatentReward
 from lare.models import Decomposition, Loss
@@ -46,14 +47,15 @@ class Relabeler:
         k: steps that the random losses draw per episode.
         batch_steps: steps per update; an update takes ``batch_steps / k`` episodes with a random
             loss, and ``batch_steps`` over the mean length otherwise.
-        capacity: steps kept per environment. A replay buffer sets its own, see :meth:`resize`.
+        capacity: steps kept per environment. A replay buffer sets its own, see :meth:`attach`.
         n_envs: environments that step together.
         lr: of Adam.
         normalize: pay rewards of standard deviation 1, and of mean 0 as long as no episode was seen
             to terminate, see :class:`Normalizer`. The critic then learns much faster; what is the
             best policy stays.
         weighting: how episodes are drawn, see :meth:`EpisodeStore.sample`.
-        solve_every: updates between two closed-form solutions.
+        solve_every: a closed form is solved anew when there are a tenth more episodes, or any more
+            after so many updates.
         device: of the model; factors are kept on the CPU.
         seed: of the first weights and of every draw.
 
@@ -103,6 +105,8 @@ class Relabeler:
         self.device = torch.device(device)
         self.updates = 0
         self._solved_loss = float("nan")
+        self._solved_at, self._solved_updates = 0, 0  # episodes ended and updates done then
+        self._forgotten, self._warned = 0, False
         self.normalizer = Normalizer() if normalize else None
         self._shown = 0  # rows that the model's statistics are made of
         self._numpy, self._torch = _generators(seed, self.device)
@@ -135,6 +139,17 @@ class Relabeler:
         Raises:
             ConfigError: if none is shipped for the environment.
         """
+        plain = env.unwrapped
+        if (env.observation_space, env.action_space) != (
+            plain.observation_space,
+            plain.action_space,
+        ):
+            warnings.warn(
+                "a wrapper changes observations or actions of this environment: a latent reward "
+                "reads them raw, so put such wrappers outside and pass their raw values to observe",
+                LareWarning,
+                stacklevel=2,
+            )
         if features is None:
             name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
             features = LatentReward.shipped(name)
@@ -146,24 +161,34 @@ class Relabeler:
         return int(self.features(zeros[0], zeros[1], zeros[0]).shape[1])
 
     def _reset_running(self) -> None:
-        shape = (self.store.n_envs, self.n_observations)
-        self._last = np.full(shape, np.nan)  # where the step before ended; NaN equals nothing
-        self._was_done = np.zeros(self.store.n_envs, dtype=bool)
+        n_envs = self.store.n_envs
+        self._last = np.zeros((n_envs, self.n_observations), dtype=np.float32)
+        self._running = np.zeros(n_envs, dtype=bool)  # whether the next step goes on from there
+        self._was_done = np.zeros(n_envs, dtype=bool)
 
-    def resize(self, capacity: int, n_envs: int) -> None:
-        """Give the store the size of a replay buffer, so that their rows have the same numbers.
+    def attach(self, capacity: int, n_envs: int) -> None:
+        """Start an empty store of a replay buffer's size, so that rows have the same numbers.
 
-        Raises:
-            StateError: if it holds steps already.
+        What the decoder has learned stays, so that a model that was loaded without its replay
+        buffer goes on with it.
         """
-        if (self.store.capacity, self.store.n_envs) == (capacity, n_envs):
-            return
-        if self.store.added:
-            raise StateError(
-                "the relabeler holds steps of another run: build a new one for every model"
-            )
         self.store = EpisodeStore(capacity, (self.n_factors,), n_envs)
+        self._solved_at = 0
         self._reset_running()
+
+    def reset(self, envs: Any = None) -> None:
+        """Say that environments were reset in the midst of an episode, which is forgotten.
+
+        Args:
+            envs: index, indices or bool mask; None for all.
+        """
+        chosen = np.arange(self.store.n_envs) if envs is None else np.atleast_1d(envs)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        for env in chosen:
+            self.store.abandon(int(env))
+        self._running[chosen] = False
+        self._was_done[chosen] = False
 
     # --- steps in --------------------------------------------------------------------------------
 
@@ -175,6 +200,8 @@ class Relabeler:
         reward: Any,
         terminated: Any,
         truncated: Any,
+        *,
+        real: Any = None,
     ) -> int:
         """Take in one step of every environment.
 
@@ -183,19 +210,23 @@ class Relabeler:
             action: ``[n_envs, A]``, as given to the environment; ``[n_envs]`` for discrete ones.
             next_observation: where the step ended: at the end of an episode its last observation,
                 not the first one after the reset.
-            reward: ``[n_envs]``; only the sum over an episode is used.
+            reward: ``[n_envs]``, finite; only the sum over an episode is used.
             terminated: bool ``[n_envs]``.
             truncated: bool ``[n_envs]``.
+            real: bool ``[n_envs]``, False where a vector environment inserted a step after the
+                end of an episode, ``infos["lare/real_step"]`` of
+                :class:`lare.envs.EpisodicRewardVector`. None recognises these by themselves: they
+                start where the episode ended and pay 0.
 
         Returns:
             The row under which the step is stored.
 
         Raises:
             ShapeError: if a shape is another.
+            ConfigError: if a reward is not finite.
 
-        A running episode is forgotten where a step does not start where the one before ended: the
-        environment was reset. The step that vector environments insert after the end of an episode
-        (autoreset mode ``NEXT_STEP``) starts at that end and belongs to no episode.
+        Say :meth:`reset` when an environment is reset in the midst of an episode. Without it a
+        running episode is forgotten where a step does not start where the one before ended.
         """
         start, actions, end = self._rows(observation, action, next_observation)
         done = np.reshape(np.logical_or(terminated, truncated), -1)
@@ -205,10 +236,17 @@ class Relabeler:
                 f"the step is of {len(start)} environments: this relabeler was built for "
                 f"n_envs={self.store.n_envs}"
             )
-        continued = (start == self._last).all(axis=1)
-        for env in np.flatnonzero(~continued & ~self._was_done):
-            self.store.abandon(int(env))
-        inserted = continued & self._was_done
+        if not np.isfinite(rewards).all():
+            raise ConfigError(
+                f"the rewards are {rewards}: the return of the episode has to be finite. Clip the "
+                "rewards, or leave the episode out with reset()"
+            )
+        # In one dtype: what was stored as float32 by the caller is compared with its own rounding.
+        continued = (start.astype(np.float32) == self._last).all(axis=1)
+        inserted = continued & self._was_done & ~done & (rewards == 0)
+        if real is not None:
+            inserted = ~np.reshape(np.asarray(real, dtype=bool), -1)
+        self._forget(np.flatnonzero(self._running & ~continued))
         if self.normalizer is not None and (np.reshape(terminated, -1) & ~inserted).any():
             self.normalizer.terminated()
         factors = torch.from_numpy(self.features(start, actions, end))
@@ -216,9 +254,25 @@ class Relabeler:
         self._learn_statistics()
         for env in np.flatnonzero(inserted):
             self.store.abandon(int(env))
-        self._last = np.array(end, dtype=np.float64)
+        self._last = end.astype(np.float32)
         self._was_done = done & ~inserted
+        self._running = ~done & ~inserted
         return row
+
+    def _forget(self, envs: np.ndarray) -> None:
+        """Drop running episodes, and say so if that is what happens to most of them."""
+        for env in envs:
+            self.store.abandon(int(env))
+        self._forgotten += len(envs)
+        if self._forgotten >= 20 and self._forgotten > 5 * self.store.ended and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._forgotten} running episodes were forgotten, because a step did not start "
+                f"where the one before ended, and {self.store.ended} were kept: pass as "
+                "next_observation where the step ended, unchanged, as the next step's observation",
+                LareWarning,
+                stacklevel=4,
+            )
 
     def _learn_statistics(self) -> None:
         """Show the model new rows when their number has doubled: next to nothing per step."""
@@ -227,30 +281,32 @@ class Relabeler:
             self.model.observe(self.store.factors[self._shown : written])
             self._shown = written
 
-    def observe_recorded(self, data: Transitions, ends: np.ndarray) -> None:
+    def observe_recorded(
+        self, data: Transitions, ends: np.ndarray, *, terminated: bool = False
+    ) -> None:
         """Take in recorded steps of one environment, in the order of time.
 
         Args:
             data: whole episodes one after the other.
             ends: bool ``[B]``, True at the last step of each.
+            terminated: whether episodes can end before a time limit.
 
         The factors of all steps are computed in one call.
         """
         if self.store.n_envs != 1:
             raise ConfigError("recorded steps are of one environment: build with n_envs=1")
         factors = torch.from_numpy(self.features(*data[:3]))
-        self.store.abandon()
+        self.reset()
+        if terminated and self.normalizer is not None:
+            self.normalizer.terminated()
         for row, reward, end in zip(factors, data.reward, ends, strict=True):
             self.store.add(row[None], [reward], [end])
         self._learn_statistics()
-        self.store.abandon()
-        self._reset_running()
+        self.reset()
 
     def _rows(self, observation: Any, action: Any, next_observation: Any) -> tuple[np.ndarray, ...]:
         """One step per row, actions as numbers."""
-        size = self.n_observations
-        start = np.asarray(observation).reshape(-1, size)
-        end = np.asarray(next_observation).reshape(-1, size)
+        start, end = self._observations(observation), self._observations(next_observation)
         actions = np.asarray(action)
         if actions.ndim == len(self.action_space.shape or ()):
             actions = actions[None]
@@ -262,13 +318,23 @@ class Relabeler:
             )
         return start, actions, end
 
+    def _observations(self, values: Any) -> np.ndarray:
+        """Rows of observations; ``[..., S]`` or one of them."""
+        rows = np.asarray(values)
+        if rows.ndim == 0 or rows.shape[-1] != self.n_observations:
+            raise ShapeError(
+                f"observations have shape {rows.shape}: the last dimension of this environment's "
+                f"is {self.n_observations}"
+            )
+        return rows.reshape(-1, self.n_observations)
+
     # --- learning --------------------------------------------------------------------------------
 
     def update(self, n: int = 1) -> float:
         """Take optimizer steps on stored episodes.
 
         Args:
-            n: steps.
+            n: steps, at least 1.
 
         Returns:
             Mean loss; NaN as long as no episode has ended, when nothing is done.
@@ -277,14 +343,13 @@ class Relabeler:
             return float("nan")
         losses = [self._update() for _ in range(n)]
         if self.normalizer is not None:
-            self.normalizer.observe(self.store, self.model.rewards, self.device)
+            self.normalizer.observe(self.store, self.model.rewards, self.updates, self.device)
         return float(np.mean(losses))
 
     def _update(self) -> float:
         self.updates += 1
         if getattr(self.model, "closed_form", False):
-            if (self.updates - 1) % self.solve_every == 0:
-                self._solved_loss = self.model.solve(self.store)
+            self._solve()
             return self._solved_loss
         batch = self.store.sample(self._episodes(), self._numpy, weighting=self.weighting)
         batch = type(batch)(*(tensor.to(self.device) for tensor in batch))
@@ -293,6 +358,14 @@ class Relabeler:
         loss.backward()
         self._optimizer.step()
         return float(loss.detach())
+
+    def _solve(self) -> None:
+        """Solve anew once there is more to learn from: a tenth more episodes, or after a while."""
+        ended = self.store.ended
+        due = self.updates - self._solved_updates >= self.solve_every
+        if ended > self._solved_at and (due or ended >= 1.1 * self._solved_at):
+            self._solved_loss = self.model.solve(self.store)
+            self._solved_at, self._solved_updates = ended, self.updates
 
     def _episodes(self) -> int:
         """Episodes per update, so that it costs about ``batch_steps`` steps."""
@@ -330,6 +403,26 @@ class Relabeler:
         factors = torch.from_numpy(self.features(*steps)).to(self.device)
         rewards: np.ndarray = self.model.rewards(factors).cpu().numpy()
         return rewards
+
+    @torch.no_grad()
+    def relabel_factors(self, factors: Tensor) -> Tensor:
+        """Rewards of steps whose factors were kept by the caller.
+
+        Args:
+            factors: ``[..., D]``, rows of ``store.factors``.
+
+        Returns:
+            float32 ``[...]``, on the model's device.
+
+        Raises:
+            ConfigError: if the model looks at the episode a step is from (IRCR).
+        """
+        if hasattr(self.model, "rewards_of_rows"):
+            raise ConfigError(
+                f"{type(self.model).__name__} rewards a step by its episode: use relabel_rows"
+            )
+        rewards: Tensor = self.model.rewards(factors.to(self.device))
+        return self._paid(rewards)
 
     @torch.no_grad()
     def relabel_rows(self, rows: Any, envs: Any) -> Tensor:
@@ -375,7 +468,9 @@ class Relabeler:
             "optimizer": self._optimizer.state_dict(),
             "store": self.store.state_dict(),
             "last": torch.from_numpy(self._last.copy()),
+            "running": torch.from_numpy(self._running.copy()),
             "was_done": torch.from_numpy(self._was_done.copy()),
+            "solved": [self._solved_loss, self._solved_at, self._solved_updates],
             "normalizer": None if self.normalizer is None else self.normalizer.state_dict(),
             "updates": self.updates,
             "shown": self._shown,
@@ -389,23 +484,42 @@ class Relabeler:
         Raises:
             StateError: if the state is of another latent reward, or of other sizes.
         """
-        mine = getattr(self.features, "sha256", None)
-        if state["features"] != mine:
-            raise StateError(
-                f"the state was saved with the latent reward {state['features']}, this one is "
-                f"{mine}: load that function first"
-            )
+        self._check_state(state)
         self.store.load_state_dict(state["store"])
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._last = state["last"].numpy().copy()
+        self._running = state["running"].numpy().copy()
         self._was_done = state["was_done"].numpy().copy()
+        self._solved_loss, self._solved_at, self._solved_updates = state["solved"]
         if self.normalizer is not None:
             self.normalizer.load_state_dict(state["normalizer"])
         self.updates = state["updates"]
         self._shown = state["shown"]
         self._numpy.bit_generator.state = state["numpy"]
         self._torch.set_state(state["torch"])
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Refuse a state of something else before anything is changed."""
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise StateError(f"the state has no {', '.join(missing)}: it is not of a relabeler")
+        mine = getattr(self.features, "sha256", None)
+        if state["features"] != mine:
+            raise StateError(
+                f"the state was saved with the latent reward {state['features']}, this one is "
+                f"{mine}: load that function first"
+            )
+        if (state["normalizer"] is None) != (self.normalizer is None):
+            raise StateError(
+                f"the state is of normalize={state['normalizer'] is not None}: build the relabeler "
+                "so"
+            )
+        here, there = self.model.state_dict(), state["model"]
+        if {k: v.shape for k, v in here.items()} != {k: v.shape for k, v in there.items()}:
+            raise StateError(
+                "the state is of another model: build the relabeler with the same decoder and loss"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Stable-Baselines3 pickles replay buffers, and this with them."""

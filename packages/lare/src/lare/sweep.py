@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def run(
     Args:
         settings: one run each.
         out: a folder per run is made in it.
-        jobs: processes at a time.
+        jobs: processes at a time; over Ray its cores say how many.
         engine: ``"local"``, or ``"ray"`` over a Ray cluster that runs or one on this machine.
         progress: called with a line for each finished run.
 
@@ -40,7 +40,7 @@ def run(
     """
     folders = [out / folder_name(one) for one in settings]
     if engine == "ray":
-        return _over_ray(settings, folders, jobs, progress)
+        return _over_ray(settings, folders, progress)
     if engine != "local":
         raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
     if jobs == 1 or len(settings) == 1:
@@ -49,19 +49,22 @@ def run(
             found.append(work(one, folder))
             progress(line(one, found[-1]))
         return found
-    results: dict[int, dict[str, Any]] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pairs = enumerate(zip(settings, folders, strict=True))
-        waiting = {pool.submit(work, one, folder): index for index, (one, folder) in pairs}
-        try:
-            for done in as_completed(waiting):
-                index = waiting[done]
-                results[index] = done.result()
-                progress(line(settings[index], results[index]))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [results[index] for index in range(len(settings))]
+    found = []
+    with get_context("spawn").Pool(jobs, initializer=_ignore_interrupts) as pool:
+        # Leaving the block ends the processes, after an interrupt too.
+        done = pool.imap(_unpacked, list(zip(settings, folders, strict=True)))
+        for one, results in zip(settings, done, strict=True):
+            found.append(results)
+            progress(line(one, results))
+    return found
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
+
+
+def _unpacked(job: tuple[Settings | MPESettings, Path]) -> dict[str, Any]:
+    return work(*job)
 
 
 def work(settings: Settings | MPESettings, folder: Path) -> dict[str, Any]:
@@ -88,7 +91,6 @@ def line(settings: Settings | MPESettings, results: dict[str, Any]) -> str:
 def _over_ray(
     settings: Sequence[Settings | MPESettings],
     folders: Sequence[Path],
-    jobs: int,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     try:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -260,12 +261,18 @@ def _entries(space: Any, count: int, word: str) -> tuple[Entry, ...]:
 
 
 def _without_reward(text: str) -> str:
-    """A docstring without its sections on rewards: the model is to find these out by itself."""
+    """A docstring without what it says about rewards: the model is to find that out by itself.
+
+    Sections on rewards, arguments (which name weights of the reward) and versions go, with their
+    subsections; of the rest, lines that speak of rewards.
+    """
     kept: list[str] = []
-    skipping = False
+    skipped = 0  # level of the section that is left out, 0 for none
     for line in text.splitlines():
-        if line.startswith("#"):
-            skipping = "reward" in line.lower()
-        if not skipping:
+        level = len(line) - len(line.lstrip("#"))
+        if level and (not skipped or level <= skipped):
+            unwanted = re.search("reward|argument|version|reference", line, re.IGNORECASE)
+            skipped = level if unwanted else 0
+        if not skipped and "reward" not in line.lower():
             kept.append(line)
     return "\n".join(kept).strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lare._kit import RunFolder
+from lare import runs
 from lare.decomposition import correlation
 from lare.envs import EpisodicReward
-from lare.errors import ConfigError, MissingExtraError
+from lare.errors import ConfigError, MissingExtraError, TaskError
 from lare.latent_reward import LatentReward, shipped_functions
 from lare.methods import METHODS, create, names
 from lare.relabel import Relabeler
@@ -81,9 +80,9 @@ def train(settings: Settings, out: str | Path | None = None) -> dict[str, Any]:
     if settings.method not in names():
         raise ConfigError(f"method is {settings.method!r}: choose from {', '.join(names())}")
     folder = None if out is None else Path(out)
-    if folder is not None and (done := _finished(folder, settings)) is not None:
+    if folder is not None and (done := runs.finished(folder, asdict(settings))) is not None:
         return done
-    run = None if folder is None else RunFolder(folder, overwrite=True)
+    run = None if folder is None else runs.start(folder)
     model, relabeler = build(settings)
     scores: dict[int, float] = {}
     start = time.perf_counter()
@@ -111,21 +110,6 @@ def train(settings: Settings, out: str | Path | None = None) -> dict[str, Any]:
     return results
 
 
-def _finished(folder: Path, settings: Settings) -> dict[str, Any] | None:
-    """Results of a run that was finished with these settings."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        return None
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    if summary["settings"] != json.loads(json.dumps(asdict(settings))):
-        raise ConfigError(
-            f"{folder} holds a run with other settings: name another folder, or remove that one"
-        )
-    results: dict[str, Any] = summary["results"]
-    results["scores"] = {int(step): score for step, score in results["scores"].items()}
-    return results
-
-
 def build(settings: Settings) -> tuple[Any, Relabeler | None]:
     """Model and relabeler, the latter None for plain rewards."""
     try:
@@ -134,6 +118,7 @@ def build(settings: Settings) -> tuple[Any, Relabeler | None]:
         raise MissingExtraError(
             'training needs Stable-Baselines3: pip install "lare-rl[sb3]"'
         ) from error
+    from gymnasium.spaces import Box
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     from lare.integrations.stable_baselines3 import LatentRewardReplayBuffer, LatentRewardVecEnv
@@ -169,6 +154,11 @@ def build(settings: Settings) -> tuple[Any, Relabeler | None]:
         raise ConfigError(
             f"algorithm is {settings.algorithm!r}: choose from {', '.join([*classes, 'ppo'])}"
         )
+    if not isinstance(env.action_space, Box):
+        raise ConfigError(
+            f"{settings.algorithm} acts in continuous spaces, {settings.task} has "
+            f"{env.action_space}: take --algo ppo"
+        )
     if settings.algorithm in ("td3", "ddpg"):
         from stable_baselines3.common.noise import NormalActionNoise
 
@@ -193,7 +183,10 @@ def make_env(settings: Settings) -> Any:
     """The environment with its true reward."""
     import gymnasium
 
-    return gymnasium.make(settings.task, max_episode_steps=settings.max_episode_steps)
+    try:
+        return gymnasium.make(settings.task, max_episode_steps=settings.max_episode_steps)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise TaskError(f"{settings.task!r} cannot be made here: {error}") from error
 
 
 def latent_reward(settings: Settings) -> LatentReward:

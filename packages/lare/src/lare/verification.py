@@ -12,7 +12,7 @@ import numpy as np
 from lare._codegen import Limits, Outcome, run_in_child
 from lare._codegen.errors import ExecutionError, UnsafeCodeError
 from lare.errors import ConfigError, ShapeError, VerificationError
-from lare.latent_reward import POLICY, LatentReward, stack
+from lare.latent_reward import LARGEST_BATCH, POLICY, LatentReward, stack
 from lare.task import TaskSpec
 from lare.transitions import Transitions, collect
 
@@ -129,7 +129,7 @@ def verify(
     if len(transitions.observation) < 2:
         raise ConfigError("verification needs real steps: give at least two, better 256")
     if task is not None:
-        _fits(task, transitions)
+        fits(task, transitions)
     source = function if isinstance(function, str) else function.source
     try:
         made = LatentReward(source)
@@ -151,6 +151,10 @@ def verify(
     failures = [*outside, *_gathered(wrong), *_broken_promises(factors, outcomes, direct)]
     main = factors["real steps"]
     warnings, stats, keep = _describe(main, made.names) if main is not None else ([], [], [])
+    if stats and len(keep) and all(_constant(entry) for entry in stats):
+        failures.append(
+            "every factor is constant on random steps: at least one has to depend on the step"
+        )
     return VerificationReport(
         tuple(failures),
         tuple(warnings),
@@ -179,6 +183,7 @@ def _calls(transitions: Transitions) -> dict[str, Inputs]:
     calls["an empty batch"] = rows(slice(0, 0))
     for index in np.linspace(0, count - 1, min(SINGLE_ROWS, count)).astype(int).tolist():
         calls[f"row {index} alone"] = rows(slice(index, index + 1))
+    calls["the largest batch"] = rows(np.resize(np.arange(count), LARGEST_BATCH))
     for name, value in EXTREMES.items():
         calls[name] = tuple(np.full_like(v[:4], value, dtype=float) for v in real)  # type: ignore[assignment]
     return calls
@@ -279,7 +284,7 @@ def _describe(
     warnings = [
         f"{entry.name} is constant on random steps: it can tell good from bad only elsewhere"
         for entry in stats
-        if entry.std <= 1e-8 * max(1.0, abs(entry.mean))
+        if _constant(entry)
     ]
     keep: list[int] = []
     for i in range(count):
@@ -292,6 +297,10 @@ def _describe(
                 "and is left out"
             )
     return warnings, stats, keep
+
+
+def _constant(entry: FactorStats) -> bool:
+    return entry.std <= 1e-8 * max(1.0, abs(entry.mean))
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -308,8 +317,18 @@ def _indices_outside(source: str, transitions: Transitions) -> list[str]:
         "action": transitions.action.shape[1],
         "next_observation": transitions.observation.shape[1],
     }
+    tree = ast.parse(source)
+    for node in ast.walk(tree):  # other names for an argument, and arguments that mean another
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        name = node.targets[0].id
+        same = isinstance(node.value, ast.Name) and node.value.id in widths
+        if same and name not in widths:
+            widths[name] = widths[node.value.id]  # type: ignore[attr-defined]
+        elif not same:
+            widths.pop(name, None)
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Name):
             continue
         width = widths.get(node.value.id)
@@ -344,7 +363,12 @@ def _column_bounds(index: ast.expr, width: int) -> list[tuple[int, int]]:
     return found
 
 
-def _fits(task: TaskSpec, transitions: Transitions) -> None:
+def fits(task: TaskSpec, transitions: Transitions) -> None:
+    """Compare the counts of a task with real steps.
+
+    Raises:
+        ShapeError: if they differ.
+    """
     sizes = (transitions.observation.shape[1], transitions.action.shape[1])
     wanted = (len(task.observation), len(task.action) or sizes[1])
     if sizes != wanted:

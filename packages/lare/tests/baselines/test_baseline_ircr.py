@@ -19,6 +19,7 @@ def filled(ends, capacity=100, n_envs=1):
     return store
 
 
+@pytest.mark.filterwarnings("ignore:an episode of")
 @given(
     capacity=st.integers(1, 12),
     ends=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40),

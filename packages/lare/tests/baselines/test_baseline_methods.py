@@ -134,7 +134,7 @@ def test_team_weights_follow_from_the_seed_and_leave_torch_alone(name):
         torch.cat([p.flatten() for p in model.parameters()]) for model in (one, two, other)
     )
     assert torch.equal(first, second)
-    assert not torch.equal(first, third)
+    assert name == "lare" or not torch.equal(first, third)  # which starts from zeros
 
 
 @pytest.mark.parametrize("name", MULTI_AGENT)

@@ -27,6 +27,7 @@ from lare._codegen import (
     run_in_child,
 )
 from lare._codegen import child as child_module
+from lare._codegen.loading import load
 
 POLICY = Policy(entry="f", signatures=(("x",), ("x", "y")))
 X = np.random.default_rng(0).normal(size=(8, 5))
@@ -232,9 +233,30 @@ REFUSED_SOURCES = {
     + " " * 97
     + "return [x]",
     "very long": "def f(x):\n    return [x]\n#" + "x" * 40000,
+    "own function at the top": "def g():\n    return 1\nA = g()\ndef f(x):\n    return [x]",
+    "work at the top": "A = np.exp(np.zeros(4000000))\ndef f(x):\n    return [x]",
+    "loop at the top": "A = [i for i in range(9)]\ndef f(x):\n    return [x]",
+    "item at the top": "A = np.zeros(9)[0]\ndef f(x):\n    return [x]",
+    "method at the top": "A = np.zeros(9).sum()\ndef f(x):\n    return [x]",
+    "call inside a list at the top": "A = [1, np.sum([1])]\ndef f(x):\n    return [x]",
+    "iterator at the top": "Z = enumerate([0] * 4000)\ndef f(x):\n    return [x]",
+    "range at the top": "Z = range(4000)\ndef f(x):\n    return [x]",
+    "form feed": "def f(x):\n    return [x]\x0c\n",
+    "next line": "def f(x):\n    # \x85    return [1]\n    return [x]\n",
+    "line separator": "def f(x):\n    # \u2028    return [1]\n    return [x]\n",
+    "paragraph separator": "def f(x):\n    # \u2029\n    return [x]\n",
+    "escape": "def f(x):\n    # \x1b[2K\n    return [x]\n",
     "type parameter": "def f[T: open('f')](x):\n    return [x]",
     "type alias": "type A = open('f')\ndef f(x):\n    return [x]",
 }
+
+# Beginnings of the bodies below.
+MUCH = "a = np.zeros(4000000)\n"
+HUGE = "a = np.full(400000, 1e308)\n"
+KEEP = "L = []\nfor i in range(4000):\n    "
+ROWS = "n = 16000\na, w = np.zeros((4000, 1)), (0.0,) * n\n"
+LONG = "n = 16000\nL, M = [0] * n, [0] * n\n"
+TREE = "a = (1,)\nfor i in range(60):\n    a = (a, a)\n"
 
 # Accepted as Python, and stopped while running: in process as in the child.
 STOPPED = {
@@ -333,6 +355,42 @@ STOPPED = {
     "sum of broadcasts": "return [sum([np.zeros((4096, 1)), np.zeros((1, 4096))])]",
     "cumulated result": "return [np.zeros(4000000) for i in range(4)]",
     "dictionary of nothing": "return [g]\nfor i in x:\n    g = i",
+    "slice stores": MUCH + "for i in range(1000):\n    a[:] = 0.0\nreturn [x]",
+    "slice stores, part": MUCH + "for i in range(1000):\n    a[1:] = 0.0\nreturn [x]",
+    "object array by atleast_1d": "b = 7\nt = np.atleast_1d(x, [b])\nreturn [t[1] ** 9]",
+    "object array by atleast_2d": "b = 7\nt = np.atleast_2d(x, [b])\nreturn [t[1] ** 9]",
+    "True as index": MUCH + KEEP + "L.append(a[True])\nreturn [x]",
+    "True in an index": MUCH + KEEP + "L.append(a[True, ...])\nreturn [x]",
+    "computed True as index": MUCH + KEEP + "L.append(a[x.any()])\nreturn [x]",
+    "where of one argument": MUCH + KEEP + "L.append(np.where(a == 0))\nreturn [x]",
+    "lists of lists": "n = 16000\n" + KEEP + "L.append([[0] * n, [0] * n, [0] * n])\nreturn [x]",
+    "lists of sums": "n = 8000\nb = [0] * n\n" + KEEP + "L.append([b + b, b + b])\nreturn [x]",
+    "lists of displays": KEEP + "L.append([" + "[0, 0, 0, 0], " * 300 + "])\nreturn [x]",
+    "lists of tuples": KEEP + "L.append((" + "(x, x, x, x), " * 300 + "))\nreturn [x]",
+    "clip by a tuple": ROWS + "return [a.clip(w, 1.0)]",
+    "clip by a tuple, keyword": ROWS + "return [a.clip(a_min=w, a_max=1.0)]",
+    "isclose by a tuple": ROWS + "return [np.isclose(a, a, atol=w)]",
+    "nan_to_num by a tuple": ROWS + "return [np.nan_to_num(a, nan=w)]",
+    "default of select": ROWS + "return [np.select([a > 0], [a], w)]",
+    "default of select, keyword": ROWS + "return [np.select([a > 0], [a], default=w)]",
+    "ddof as a tuple": ROWS + "return [np.var([a, a], axis=0, ddof=w)]",
+    "ddof as an array": ROWS + "return [np.stack([a, a]).var(axis=0, ddof=np.array(w))]",
+    "weights as a tuple": ROWS + "return [np.average(a, weights=w)]",
+    "kept arrays": "L = []\nfor i in range(31):\n    L.append(np.ones(4194000))\nreturn [x]",
+    "fmod": HUGE + "for i in range(9):\n    b = np.fmod(a, 3e-308)\nreturn [x]",
+    "remainder": HUGE + "for i in range(9):\n    b = a % 3e-308\nreturn [x]",
+    "floor division": HUGE + "for i in range(9):\n    a //= 3e-308\nreturn [x]",
+    "np.floor_divide": HUGE + "for i in range(9):\n    b = np.floor_divide(a, 3e-308)\nreturn [x]",
+    "searched lists": LONG + "for i in range(4000):\n    b = [1 in L, 1 in L]\nreturn [x]",
+    "compared lists": LONG + "for i in range(4000):\n    b = [L == M, L == M]\nreturn [x]",
+    "dtype of lists": TREE + "return [x.sum(dtype=a)]",
+    "cast to lists": TREE + "return [x.astype(a)]",
+    "axis of lists": TREE + "return [np.sum(x, axis=a)]",
+    "shape of lists": TREE + "return [x.reshape(a)]",
+    "chain of zips": "e = [1]\nfor i in range(4000):\n    e = zip(e)\nreturn e",
+    "chain of enumerates": "e = [1]\nfor i in range(4000):\n    e = enumerate(e)\nreturn e",
+    "norm of a flat matrix": "return [np.linalg.norm(np.zeros((1, 2000, 2000)), 2, (1, 2))]",
+    "many items": "return [x[:, :1]] * 65",
     "in": "a = [1]\nfor i in range(60):\n    a = [a, a]\nreturn [a in [a]]",
 }
 
@@ -409,6 +467,108 @@ def test_an_attack_is_stopped_before_its_memory_is_taken(name):
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
+
+
+HOARDS = (
+    "True as index",
+    "True in an index",
+    "where of one argument",
+    "lists of lists",
+    "lists of sums",
+    "lists of displays",
+    "lists of tuples",
+    "clip by a tuple",
+    "clip by a tuple, keyword",
+    "isclose by a tuple",
+    "nan_to_num by a tuple",
+    "default of select",
+    "ddof as a tuple",
+    "ddof as an array",
+    "weights as a tuple",
+    "kept arrays",
+    "much kept",
+)
+
+
+@pytest.mark.parametrize("name", HOARDS)
+def test_no_call_takes_600_megabytes(name):
+    function = load_function(check(body(STOPPED[name]), POLICY), POLICY)
+    tracemalloc.start()
+    try:
+        with pytest.raises((LimitError, TypeError)):
+            function(X)
+        assert tracemalloc.get_traced_memory()[1] < 600 << 20
+    finally:
+        tracemalloc.stop()
+
+
+SLOW = ("fmod", "remainder", "floor division", "searched lists", "compared lists", "slice stores")
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_slow_operations_meet_the_limit_early(name):
+    function = load_function(check(body(STOPPED[name]), POLICY), POLICY)
+    start = time.process_time()
+    with pytest.raises(LimitError):
+        function(X)
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("name", ["zip", "enumerate"])
+def test_chains_of_iterators_do_not_crash(name):
+    """Each step of the loop went down 4000 levels of C."""
+    chain = f"e = [1]\nfor i in range(4000):\n    e = {name}(e)\nfor k in e:\n    pass\nreturn [x]"
+    (outcome,) = run_in_child(check(body(chain), POLICY), POLICY, [(X,)]).outcomes
+    assert outcome.error is None
+    np.testing.assert_array_equal(outcome.outputs[0], X)
+
+
+def test_a_large_batch_leaves_room_for_work():
+    text = (
+        "t = np.zeros((x.shape[0], 1))\nfor i in range(20):\n"
+        "    part = np.square(x[:, 20 * i : 20 * i + 20])\n"
+        "    t = t + np.sum(part, axis=1, keepdims=True)\nreturn [t]"
+    )
+    large = np.ones((16_384, 400))
+    (found,) = load_function(check(body(text), POLICY), POLICY)(large)
+    np.testing.assert_array_equal(found, np.full((16_384, 1), 400.0))
+
+
+@pytest.mark.parametrize("value", [np.array([None, 1]), np.array(["a"]), np.array([1j])])
+def test_inputs_of_other_types_are_refused(value):
+    with pytest.raises(TypeError, match="dtype"):
+        load_function(check(body("return [x]"), POLICY), POLICY)(value)
+
+
+def test_nothing_runs_before_the_first_call():
+    code = check("A = 1 // 0\n" + body("return [x]"), POLICY)
+    function = load_function(code, POLICY)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            function(X)
+
+
+@pytest.mark.parametrize("text", ["enumerate([0] * 4)", "range(4)", "np.float32", "[np.float32]"])
+def test_the_top_level_keeps_only_numbers(text):
+    """Also where no check stood before."""
+    with pytest.raises(TypeError, match="top level|needed here|no items"):
+        load(f"Z = {text}[0:9]\n" + body("return [x]"), POLICY)(X)
+    with pytest.raises(TypeError, match="top level"):
+        load(f"Z = [{text}, np.float32]\n" + body("return [x]"), POLICY)(X)
+
+
+def test_the_number_of_items_is_told_to_the_model():
+    function = load_function(check(body("return [x[:, :1]] * 3000"), POLICY), POLICY)
+    with pytest.raises(LimitError, match="3000 items were returned, and 64 are allowed"):
+        function(X)
+    code = check(body("return [x[:, :1]] * 3000"), POLICY)
+    (outcome,) = run_in_child(code, POLICY, [(X,)]).outcomes
+    assert "3000 items were returned" in outcome.error
+
+
+def test_control_characters_are_named():
+    with pytest.raises(UnsafeCodeError, match=r"line 2, character U\+2028: remove it"):
+        check("def f(x):\n    # \u2028\n    return [x]\n", POLICY)
 
 
 @pytest.mark.parametrize("name", ["growing product", "alias of the argument", "list in itself"])

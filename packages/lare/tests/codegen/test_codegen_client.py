@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from lare._codegen import (
     OpenAIChat,
     Reply,
     ReplyCache,
+    Transcript,
     Usage,
     cache_key,
 )
@@ -237,6 +240,99 @@ def test_a_key_in_a_reply_is_not_stored(tmp_path):
         (reply,) = service.client(cache=cache).complete(MESSAGES)
     assert reply.text == "the key is [key]"
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["finish_reason", "model", "usage", "nested usage"])
+def test_a_key_in_other_fields_is_not_stored(tmp_path, place):
+    """A server that sends back what it got, in places where no text belongs."""
+    got = {"a": [f"Bearer {KEY}"]}
+
+    def answer(fields, number):
+        body = completion(fields, ["text"])
+        if place == "finish_reason":
+            body["choices"][0]["finish_reason"] = got
+        elif place == "nested usage":
+            body["usage"]["prompt_tokens"] = got
+        else:
+            body[place] = got
+        return 200, body
+
+    cache, transcript = ReplyCache(tmp_path / "cache.sqlite"), Transcript(tmp_path / "t.jsonl")
+    with Service(answer) as service:
+        replies = service.client(cache=cache).complete(MESSAGES)
+    transcript.add(MESSAGES, replies)
+    assert replies[0].text == "text"
+    assert replies[0].model == "small"
+    assert KEY not in repr(replies)
+    assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_names_from_the_server_are_short_and_scrubbed():
+    def answer(fields, number):
+        body = completion(fields, ["text"])
+        body["model"] = f"small {KEY}"
+        body["choices"][0]["finish_reason"] = KEY if number == 1 else "x" * 33
+        return 200, body
+
+    with Service(answer) as service:
+        first, second = (service.client().complete(MESSAGES)[0] for _ in range(2))
+    assert (first.model, first.finish_reason) == ("small [key]", "[key]")
+    assert second.finish_reason is None
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_endless_body_is_refused(status):
+    def answer(fields, number):
+        return status, b" " * (9 << 20)
+
+    with Service(answer) as service, pytest.raises(LLMServerError, match="8388608 bytes"):
+        service.client(max_retries=0).complete(MESSAGES)
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_dripping_answer_meets_the_deadline(part):
+    """Each byte comes in time, the last one never."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip():
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            connection.sendall(b"X-Long: " if part == "headers" else b"\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    client = OpenAIChat("small", url, api_key_env="TEST_KEY", timeout_s=0.5, max_retries=0)
+    start = time.monotonic()
+    try:
+        with pytest.raises(LLMTimeoutError, match=r"within 0\.5 s"):
+            client.complete(MESSAGES)
+        assert time.monotonic() - start < 5
+    finally:
+        ended.set()
+        thread.join()
+        listener.close()
+
+
+def test_half_a_character_is_not_cached(tmp_path):
+    cache = ReplyCache(tmp_path / "cache.sqlite")
+    with Service(lambda fields, n: (200, completion(fields, ["a\ud800"]))) as service:
+        (reply,) = service.client(cache=cache).complete(MESSAGES)
+    assert reply.text == "a\ud800"
+    assert len(cache) == 0
+
+
+@pytest.mark.parametrize("value", ["sk-\u00e9", "sk-\u2013a", "sk-a\nb"])
+def test_a_key_of_other_characters_is_told(monkeypatch, value):
+    monkeypatch.setenv("TEST_KEY", value)
+    with pytest.raises(MissingKeyError, match="TEST_KEY holds a character that is not.*ASCII") as e:
+        OpenAIChat("m", "http://127.0.0.1:1/v1", api_key_env="TEST_KEY").complete(MESSAGES)
+    assert value not in str(e.value)
 
 
 def test_a_failure_that_passes_is_tried_again():

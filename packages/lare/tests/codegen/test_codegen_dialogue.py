@@ -119,6 +119,35 @@ def test_a_first_reply_that_is_fine_ends_the_dialogue():
     ]
 
 
+def test_half_a_character_starts_a_repair(tmp_path):
+    transcript = Transcript(tmp_path / "t.jsonl")
+    llm = ScriptedLLM(["4\ud8001", "42"])
+    found = generate_checked(
+        llm, TASK, lambda text: int(text.encode()), transcript=transcript, usage=UsageRecord()
+    )
+    assert found == 42
+    first, second = transcript.read()
+    assert "\\ud800" in (tmp_path / "t.jsonl").read_text(encoding="utf-8")
+    assert first.replies[0].text == "4\ud8001"
+    assert "half a character" in first.verdicts[0]
+    assert second.messages[1]["content"] == "4\\ud8001"
+    json.dumps(second.messages, ensure_ascii=False).encode()
+    assert estimate_tokens([Message(role="user", content="\ud800")], None, None).tokens > 0
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "x\ud800"}', '{"a": "x\\ud800"}', '{"a": "x", "\\udc00": 1}']
+)
+def test_half_a_character_in_json_is_refused(text):
+    with pytest.raises(ReplyError, match="half a character"):
+        extract_json(text, ["a"])
+
+
+def test_half_a_character_in_code_is_refused():
+    with pytest.raises(ReplyError, match="half a character"):
+        extract_code("def f(x):\n    return '\ud800'")
+
+
 def test_only_the_latest_failure_follows_the_task(tmp_path):
     transcript = Transcript(tmp_path / "folder" / "turns.jsonl")
     llm = ScriptedLLM(["a", "b", "8"])

@@ -5,6 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
+pytest.importorskip("mpe2")
+pytest.importorskip("pettingzoo")
+
 from lare.envs import ParallelMPE, task_ids
 
 tests = pytest.importorskip("pettingzoo.test")

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("mpe2")
+pytest.importorskip("pettingzoo")
+
 from lare.envs import ParallelMPE, VectorizedMPE, get_task
 from lare.envs.mpe.evader import escape_direction
 

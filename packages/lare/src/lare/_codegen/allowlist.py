@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import tokenize
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["CheckedCode", "Policy", "check", "load_function"]
 _MAX_DEPTH = 60  # of the syntax tree
 _MAX_LINE_TOKENS = 4000  # of one logical line: bounds the work of the parser
 _MODULES = ("np", "numpy", "math")
+_CONSTRUCTORS = ("array", "asarray", "zeros", "ones", "full", "arange", "linspace", "eye", "finfo")
 _IMPORTS = (("numpy", "np"), ("numpy", None), ("math", None))
 _IGNORED_IMPORTS = ("typing", "__future__", "collections.abc")  # for annotations only
 
@@ -70,8 +72,8 @@ class CheckedCode:
     r"""Source that passed :func:`check`.
 
     Attributes:
-        source: the text as it was given, with ``\n`` at line ends and one at the end, so that line
-            numbers in messages fit.
+        source: the text as it was given, with ``\n`` at line ends and one at the end. Line numbers
+            in messages, and whoever else parses it, count its lines.
         sha256: hex digest of ``source`` in UTF-8.
         entry: name of the function to call.
         signature: names of its arguments, one of the policy's.
@@ -102,7 +104,8 @@ def check(source: str, policy: Policy) -> CheckedCode:
         >>> check("def f(x):\n    return [x[:, :1] ** 2]", policy).signature
         ('x',)
     """
-    text = "\n".join(line.rstrip() for line in source.splitlines()).strip("\n") + "\n"
+    lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    text = "\n".join(line.rstrip(" \t") for line in lines).strip("\n") + "\n"
     tree = _parsed(text, policy)
     checker = _Checker(policy)
     checker.module(tree)
@@ -125,10 +128,9 @@ def load_function(code: CheckedCode, policy: Policy) -> Callable[..., Any]:
         A function of as many arrays as ``code.signature`` has names (optional ones may be left
         out). The generated function sees read-only views. A call costs a few microseconds for each
         operation in the source on top of NumPy's own time, runs in any number of threads, and
-        raises :class:`LimitError` when it would use more than the policy allows.
+        raises :class:`LimitError` when it would use more than the policy allows. Nothing of the
+        code runs before the first call.
 
-    Raises:
-        Exception: what code at module level raises.
     """
     return load(code.source, policy)
 
@@ -142,6 +144,7 @@ def _parsed(text: str, policy: Policy) -> ast.Module:
         _refuse(0, "source", f"{size} bytes, {policy.max_source_bytes} are allowed: write less")
     try:
         text.encode()
+        _check_characters(text)
         _check_line_lengths(text)
         tree = parse(text)
     except tokenize.TokenError as error:
@@ -153,6 +156,16 @@ def _parsed(text: str, policy: Policy) -> ast.Module:
         _refuse(0, "source", f"Python cannot read it ({reason}): nest less, use plain characters")
     _check_depth(tree)
     return tree
+
+
+def _check_characters(text: str) -> None:
+    """Refuse what some readers take for the end of a line and others do not, or do not show."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        for character in line:
+            if character != "\t" and unicodedata.category(character) in ("Cc", "Zl", "Zp"):
+                _refuse(
+                    number, f"character U+{ord(character):04X}", "remove it, also from comments"
+                )
 
 
 def _check_line_lengths(text: str) -> None:
@@ -233,12 +246,33 @@ class _Checker:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if node.value is not None:
             self._expression(node.value)
+            self._check_constant_value(node.value)
         for target in targets:
             if isinstance(target, ast.Name):
                 self._store(target)
                 self._constants.add(target.id)
             else:
                 self._report(target, "assignment", "a constant at the top level needs one name")
+
+    def _check_constant_value(self, node: ast.expr) -> None:
+        """Refuse what is more than numbers, arithmetic and arrays of them."""
+        if isinstance(node, ast.Attribute) and node.attr in ("eps", "tiny"):
+            node = node.value
+        if isinstance(node, ast.Call):
+            module, _, name = dotted_name(node.func).partition(".")
+            is_dtype = NUMPY_RULES.get(name, ("",))[0] == "dtype"
+            if module != "math" and name not in _CONSTRUCTORS and not is_dtype:
+                advice = "at the top level only numbers and np.array and the like of numbers stand"
+                self._report(node, "call", f"{advice}: move it into the function")
+            for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+                self._check_constant_value(argument)
+        elif isinstance(node, ast.List | ast.Tuple | ast.BinOp | ast.UnaryOp):
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, ast.expr):
+                    self._check_constant_value(child)
+        elif not isinstance(node, ast.Constant | ast.Name) and not dotted_name(node):
+            advice = "at the top level only numbers, arithmetic and arrays of them stand"
+            self._report(node, "expression", f"{advice}: move it into the function")
 
     def _function(self, node: ast.FunctionDef) -> set[str]:
         """Check a function and give the names of the functions it calls."""

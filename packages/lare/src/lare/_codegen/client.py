@@ -7,11 +7,13 @@ one request, then one at a time; a temperature, then none.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from .cache import ReplyCache, cache_key
@@ -26,7 +28,9 @@ from .errors import (
     MissingKeyError,
     MissingPackageError,
 )
-from .messages import Message, Reply, Usage
+from .messages import Message, Reply, Usage, is_encodable
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _OPENAI_URL = "https://api.openai.com/v1"
@@ -34,6 +38,8 @@ _RUNGS = ("json_schema", "json_object", "plain")
 _STEP_DOWN = (400, 404, 422, 500)
 _MAX_WAIT_S = 30.0
 _MAX_DETAIL = 400
+_MAX_BODY_BYTES = 8 << 20
+_MAX_MODEL, _MAX_REASON = 200, 32  # characters that are kept of what the service names
 
 
 class OpenAIChat:
@@ -45,7 +51,7 @@ class OpenAIChat:
             environment variable ``OPENAI_BASE_URL``, else OpenAI's own.
         api_key_env: environment variable that holds the key. Without it, addresses other than
             OpenAI's get a placeholder, which local servers accept.
-        timeout_s: for one request.
+        timeout_s: for one request, from its start to the last byte of the answer.
         max_retries: how often a request is repeated after a time-out, a refused connection, HTTP
             429 or 5xx.
         max_completion_tokens: limit of one reply; None leaves it to the service.
@@ -122,7 +128,7 @@ class OpenAIChat:
                 self._takes_n = False
             for index, reply in zip(missing, replies):  # noqa: B905  there may be fewer
                 found[index] = reply
-                if self._cache is not None:
+                if self._cache is not None and is_encodable(reply.text):
                     self._cache.put(keys[index], reply)
         return [reply for reply in found if reply is not None]
 
@@ -139,13 +145,18 @@ class OpenAIChat:
         openai = _import_openai()
         rung = self._rung if asked["schema"] is not None else len(_RUNGS) - 1
         with openai.OpenAI(
-            api_key=key, base_url=self._url, timeout=self._timeout_s, max_retries=0
+            api_key=key,
+            base_url=self._url,
+            timeout=self._timeout_s,
+            max_retries=0,
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [_read_bounded]}),
         ) as client:
             while True:
                 fields = self._fields(asked, count, seed, rung)
                 try:
                     answer = self._send(client, openai, fields, can_step_down=rung == 0)
-                except openai.OpenAIError as error:
+                except (openai.OpenAIError, TimeoutError) as error:
                     status = getattr(error, "status_code", None)
                     text = str(error).lower()
                     if status in (400, 422) and "temperature" in text and "temperature" in fields:
@@ -193,10 +204,12 @@ class OpenAIChat:
         """Send a request, again after failures that may pass."""
         for attempt in range(self._max_retries + 1):
             try:
-                return client.chat.completions.create(**fields)
+                return _within(self._timeout_s, lambda: client.chat.completions.create(**fields))
             except ValueError as error:  # JSON that cannot be parsed
                 raise self._nonsense(type(error).__name__) from None
-            except openai.APIConnectionError:  # a time-out is one of these
+            except (openai.APIConnectionError, TimeoutError) as error:
+                if isinstance(error.__cause__, _BodyError):
+                    raise self._nonsense(str(error.__cause__)) from None
                 if attempt == self._max_retries:
                     raise
                 wait_s = _backoff_s(attempt)
@@ -215,17 +228,15 @@ class OpenAIChat:
         """The replies of an answer, which may be anything that a server makes up."""
         try:
             usage = _usage(answer.usage)
-            model = str(answer.model or self.model)
+            model = _short(answer.model, _MAX_MODEL, key) or self.model
             replies: list[Reply] = []
             for choice in answer.choices:
                 text = choice.message.content
                 if not isinstance(text, str):
                     raise TypeError("a choice without text")
                 own_usage = usage if usage is None or not replies else Usage(0, 0)
-                reason = choice.finish_reason
-                replies.append(
-                    Reply(_scrubbed(text, key), _scrubbed(model, key), own_usage, False, reason)
-                )
+                reason = _short(choice.finish_reason, _MAX_REASON, key)
+                replies.append(Reply(_scrubbed(text, key), model, own_usage, False, reason))
         except (AttributeError, TypeError) as error:
             raise self._nonsense(_scrubbed(str(error), key)) from None
         if not replies:
@@ -245,6 +256,11 @@ class OpenAIChat:
 
     def _find_key(self) -> str:
         key = os.environ.get(self._api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise MissingKeyError(
+                f"the environment variable {self._api_key_env} holds a character that is not "
+                "printable ASCII, so that it cannot be a key: copy the key again"
+            )
         if key:
             return key
         if self._is_openai():
@@ -260,7 +276,7 @@ class OpenAIChat:
         if self._url != self.base_url:
             detail = detail.replace(self._url, self.base_url)
         detail = detail[:_MAX_DETAIL]
-        if isinstance(error, openai.APITimeoutError):
+        if isinstance(error, openai.APITimeoutError | TimeoutError):
             return LLMTimeoutError(
                 f"{self.base_url} did not answer within {self._timeout_s:g} s: try again later, "
                 "or allow more time"
@@ -310,9 +326,63 @@ def _scrubbed(text: str, key: str) -> str:
     return text.replace(key, "[key]") if key else text
 
 
+def _short(value: Any, most: int, key: str) -> str | None:
+    """A name from the service without the key; None where it is anything but a short text."""
+    if not isinstance(value, str) or len(value) > most or not is_encodable(value):
+        return None
+    return _scrubbed(value, key)
+
+
+class _BodyError(Exception):
+    """The body of an answer cannot be read."""
+
+
+def _read_bounded(response: Any) -> None:
+    """Read the body of an HTTP response up to a limit, before anything else does."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _BodyError("compressed, which was not asked for")
+    stream, body = response.stream, bytearray()
+    try:
+        for chunk in stream:
+            body += chunk
+            if len(body) > _MAX_BODY_BYTES:
+                raise _BodyError(f"more than {_MAX_BODY_BYTES} bytes")
+    finally:
+        stream.close()
+    package = importlib.import_module(type(response).__module__.partition(".")[0])
+    response.stream = package.ByteStream(bytes(body))
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What ``work`` returns; where it takes longer, it is left behind in its thread.
+
+    Time-outs of sockets hold for each byte alone, so that a server could take for ever.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
+
+
 def _usage(value: Any) -> Usage | None:
     counts = [getattr(value, f"{part}_tokens", None) for part in ("prompt", "completion")]
-    if all(type(count) is int for count in counts):
+    if all(type(count) is int and 0 <= count < 2**53 for count in counts):
         return Usage(*counts)  # type: ignore[arg-type]  # just checked
     return None
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from .errors import CodegenError, DialogueError
-from .messages import LLM, Message, Reply
+from .messages import LLM, Message, Reply, escaped
+from .reply import check_characters
 from .transcript import Transcript
 from .usage import UsageRecord
 
@@ -125,6 +126,7 @@ def generate_checked(
             schema=schema,
         )[0]
         try:
+            check_characters(reply.text)
             accepted = accept(reply.text)
         except CodegenError as error:
             problem = _with_length_note(str(error), reply)
@@ -154,4 +156,7 @@ def _follow_up(text: str, problem: str, attempt: int, attempts: int) -> list[Mes
         f"Attempt {attempt} of {attempts} cannot be used.\n\n{problem}\n\n"
         "Answer again in full, in the same form as before, with all of this repaired."
     )
-    return [Message(role="assistant", content=text), Message(role="user", content=request)]
+    return [
+        Message(role="assistant", content=escaped(text)),
+        Message(role="user", content=escaped(request)),
+    ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,12 @@ from .errors import LimitError
 from .policy import METHOD_RULES, Policy
 
 STEP_COST = 256  # elements that one operation counts for, however small it is
+ITEM_COST = 64  # elements that comparing one item of a list counts for
+REMAINDER_COST = 64  # the same of one remainder, which takes microseconds for some numbers
 _MAX_INTEGER = 2**64
 _MAX_DEPTH = 8  # of lists inside lists
+_MAX_AXES = 64
 _NUMBERS = (int, float, np.generic)  # bool is an int
-_ADVANCED = (np.ndarray, list)
 
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.add,
@@ -108,14 +110,14 @@ class Meter(threading.local):
         self.work = 0
         self.steps = 0
 
-    def charge(self, elements: int) -> None:
-        """Count one operation on ``elements`` elements, before it runs."""
+    def charge(self, elements: int, times: int = 1) -> None:
+        """Count one operation on ``elements`` elements, each ``times`` times, before it runs."""
         if elements > self.max_elements:
             raise LimitError(
                 f"an array of up to {elements} elements would be made, and {self.max_elements} are "
                 "allowed: work on the rows of the batch, without products of all rows with all"
             )
-        self.work += elements + STEP_COST
+        self.work += elements * times + STEP_COST
         if self.work > self.max_work:
             raise LimitError(
                 f"more than {self.max_work} elements were computed in one call: use fewer and "
@@ -142,6 +144,7 @@ class Guards:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.meter = Meter(policy)
+        self._keywords = frozenset(policy.keywords)
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -149,8 +152,7 @@ class Guards:
         """``value`` itself, if it is of a type and size that generated code may hold."""
         kind = type(value)
         if kind is np.ndarray:
-            if value.dtype.kind not in "biuf":
-                raise LimitError(f"an array of dtype {value.dtype}: only numbers are allowed")
+            _check_dtype(value)
             if extent(value.shape) > self.meter.max_elements:
                 self.meter.charge(extent(value.shape))
         elif kind is int:
@@ -158,9 +160,10 @@ class Guards:
                 raise LimitError("an integer beyond 64 bits: use floats")
         elif kind in (list, tuple):
             self._check_length(len(value))
+            for item in value:
+                self.admit(item)
         elif isinstance(value, np.generic):
-            if value.dtype.kind not in "biuf":
-                raise LimitError(f"a value of dtype {value.dtype}: only numbers are allowed")
+            _check_dtype(value)
         elif kind not in (float, bool, type(None)):
             raise LimitError(
                 f"a value of type {kind.__name__}: only numbers and arrays are allowed"
@@ -185,7 +188,7 @@ class Guards:
     def array(self, value: Any) -> Any:
         """``value`` as an array of numbers; a list is charged for its elements."""
         if type(value) is np.ndarray:
-            return value
+            return _check_dtype(value)
         if type(value) in (list, tuple):
             self.meter.charge(self.count(value))
         elif not isinstance(value, _NUMBERS):
@@ -196,6 +199,33 @@ class Guards:
         """``value`` as NumPy may take it beside arrays: numbers stay Python's own."""
         return value if isinstance(value, _NUMBERS) else self.array(value)
 
+    def plain(self, value: Any) -> Any:
+        """``value``, if it is None, a number or a short flat list of numbers: an axis, a shape."""
+        if value is not None and not isinstance(value, _NUMBERS):
+            if type(value) not in (list, tuple) or len(value) > _MAX_AXES:
+                raise TypeError(f"a number or a tuple of a few is needed, not {_describe(value)}")
+            _plain_items(value)
+        return value
+
+    def keywords(self, keywords: dict[str, Any]) -> dict[str, Any]:
+        """``keywords`` of a NumPy function: a dtype, axes, and else what may broadcast."""
+        if not keywords.keys() <= self._keywords:
+            raise TypeError(f"not all of these arguments are allowed: {sorted(keywords)}")
+        checked = {}
+        for name, value in keywords.items():
+            if name == "dtype":
+                checked[name] = None if value is None else checked_dtype(value)
+            elif name in ("axis", "axes", "ord"):
+                checked[name] = self.plain(value)
+            else:
+                checked[name] = None if value is None else self.operand(value)
+        return checked
+
+    def display(self, *items: Any) -> tuple[Any, ...]:
+        """The items between the brackets of a list or a tuple."""
+        self.meter.charge(len(items))
+        return items
+
     def fresh(self, value: Any) -> Any:
         """A module-level value for use inside a call, which cannot change what later calls see."""
         if type(value) in (list, tuple):
@@ -204,9 +234,9 @@ class Guards:
         return value
 
     def freeze(self, value: Any) -> Any:
-        """A module-level value when it is made: its arrays become read-only."""
+        """A module-level value when it is made: numbers, and arrays that become read-only."""
         self.meter.charge(self.count(value))
-        _set_read_only(value)
+        _freeze(value)
         return value
 
     def _check_length(self, length: int) -> None:
@@ -263,6 +293,7 @@ class Guards:
         if name in ("Is", "IsNot"):
             return COMPARISONS[name](left, right)
         if name in ("In", "NotIn"):
+            self._charge_items(right)
             found = any(left == item for item in _plain_items(right, left))
             return found == (name == "In")
         if type(left) is np.ndarray or type(right) is np.ndarray:
@@ -270,9 +301,14 @@ class Guards:
                 return COMPARISONS[name](left is None, right is None)
             left, right = self._charge_pair(name, left, right)
         elif type(left) in (list, tuple) or type(right) in (list, tuple):
-            _plain_items(left if type(left) in (list, tuple) else right)
-            _plain_items(right if type(right) in (list, tuple) else left)
+            for side in (left, right):
+                self._charge_items(side)
+                _plain_items(side)
         return self.admit(COMPARISONS[name](left, right))
+
+    def _charge_items(self, values: Any) -> None:
+        if type(values) in (list, tuple):
+            self.meter.charge(len(values), ITEM_COST)
 
     def _charge_pair(self, name: str, left: Any, right: Any) -> tuple[Any, Any]:
         """Charge an operation of which at least one side is an array; lists become arrays."""
@@ -281,7 +317,8 @@ class Guards:
             self.charge_product(left, right)
         else:
             shapes = [side.shape for side in (left, right) if type(side) is np.ndarray]
-            self.meter.charge(broadcast_extent(shapes))
+            times = REMAINDER_COST if name in ("Mod", "FloorDiv") else 1
+            self.meter.charge(broadcast_extent(shapes), times)
         return left, right
 
     def charge_product(self, left: Any, right: Any) -> None:
@@ -297,7 +334,9 @@ class Guards:
             return left + right
         items, times = (left, right) if type(left) in (list, tuple) else (right, left)
         if name == "Mult" and isinstance(times, int | np.integer):
-            self._check_length(len(items) * max(int(times), 0))
+            length = len(items) * max(int(times), 0)
+            self._check_length(length)
+            self.meter.charge(length)
             return items * int(times)
         if isinstance(left, np.generic) or isinstance(right, np.generic):
             return self.binary(name, self.array(left), self.array(right))
@@ -312,7 +351,8 @@ class Guards:
         """``value[index]``."""
         kind = type(value)
         if kind is np.ndarray or isinstance(value, np.generic):
-            index = self._checked_index(np.shape(value), index)
+            index, is_view = _arrays_in(self, index)
+            self.meter.charge(0 if is_view else _selected(np.shape(value), index))
             return self.admit(value[index])
         self.meter.charge(0)
         if kind not in (list, tuple):
@@ -324,7 +364,8 @@ class Guards:
     def store(self, value: Any, index: Any, new: Any) -> None:
         """``value[index] = new``."""
         if type(value) is np.ndarray:
-            index = self._checked_index(value.shape, index)
+            index, _ = _arrays_in(self, index)
+            self.meter.charge(_selected(value.shape, index))
             value[index] = self.operand(new)
             return
         self.meter.charge(0)
@@ -335,16 +376,6 @@ class Guards:
     def store_inplace(self, name: str, value: Any, index: Any, right: Any) -> None:
         """``value[index] <operator>= right``."""
         self.store(value, index, self.binary(name, self.item(value, index), right))
-
-    def _checked_index(self, shape: tuple[int, ...], index: Any) -> Any:
-        """``index`` after charging what it selects, lists in it made to arrays."""
-        items = index if type(index) is tuple else (index,)
-        if not any(type(item) in (np.ndarray, list, tuple) for item in items):
-            self.meter.charge(0)  # a view
-            return index
-        items = tuple(self.array(i) if type(i) in (list, tuple) else i for i in items)
-        self.meter.charge(_selected(shape, items))
-        return items if type(index) is tuple else items[0]
 
     # --- loops and calls ------------------------------------------------------------------------
 
@@ -360,14 +391,26 @@ class Guards:
 
     def items(self, value: Any) -> Any:
         """``value`` itself, if a loop may go over it."""
-        if type(value) not in (list, tuple, range, zip, enumerate, np.ndarray):
+        if type(value) not in (list, tuple, range, np.ndarray):
             raise TypeError(f"a loop cannot go over {_describe(value)}")
         return value
 
+    def zip(self, *values: Any) -> list[tuple[Any, ...]]:
+        """``zip`` as a list: an iterator would keep its place, and chains of them crash Python."""
+        length = min((len(self.items(value)) for value in values), default=0)
+        self._check_length(length)
+        self.meter.charge(length * len(values), STEP_COST)
+        return list(zip(*(islice(value, length) for value in values), strict=True))
+
+    def enumerate(self, values: Any, start: Any = 0) -> list[tuple[Any, ...]]:
+        """``enumerate`` as a list."""
+        first = operator.index(start)
+        return self.zip(range(first, first + len(self.items(values))), values)
+
     def method(self, value: Any, name: str, *args: Any, **keywords: Any) -> Any:
         """``value.name(...)``."""
-        if name not in self.policy.methods or not keywords.keys() <= set(self.policy.keywords):
-            raise LimitError(f"method {name} with {sorted(keywords)} is not allowed")
+        if name not in self.policy.methods:
+            raise LimitError(f"method {name} is not allowed")
         if len(args) > METHOD_RULES[name]:
             raise TypeError(
                 f"{name} takes up to {METHOD_RULES[name]} positional argument(s) here; "
@@ -377,17 +420,21 @@ class Guards:
             return self._list_method(value, name, *args)
         if type(value) is not np.ndarray and not isinstance(value, np.generic):
             raise TypeError(f"{_describe(value)} has no method {name}")
-        args = tuple(self.operand(arg) if type(arg) is list else arg for arg in args)
+        keywords = self.keywords(keywords)
         if name == "astype":
             args = tuple(checked_dtype(arg) for arg in args)
-        keywords = checked_keywords(keywords)
+        elif name in ("clip", "dot", "repeat"):
+            args = tuple(None if arg is None else self.operand(arg) for arg in args)
+        else:
+            args = tuple(self.plain(arg) for arg in args)
         if name == "dot":
             self.charge_product(value, *args)
         elif name == "repeat":
             self.charge_repeat(value, *args, **keywords)
         else:
-            others = (*args, *keywords.values()) if name == "clip" else ()
-            shapes = [other.shape for other in others if type(other) is np.ndarray]
+            shapes = [
+                other.shape for other in (*args, *keywords.values()) if type(other) is np.ndarray
+            ]
             self.meter.charge(broadcast_extent([value.shape, *shapes]))
         return self.admit(getattr(value, name)(*args, **keywords))
 
@@ -417,7 +464,7 @@ class Guards:
             "all": lambda values: all(self.iterate(values)),
             "any": lambda values: any(self.iterate(values)),
             "bool": bool,
-            "enumerate": lambda values, start=0: enumerate(self.items(values), start),
+            "enumerate": self.enumerate,
             "float": lambda value=0.0: float(self._number(value)),
             "int": lambda value=0: self.admit(int(self._number(value))),
             "len": len,
@@ -428,7 +475,7 @@ class Guards:
             "round": self.round,
             "sum": self._sum,
             "tuple": lambda values=(): tuple(self.iterate(values)),
-            "zip": lambda *values: zip(*(self.items(value) for value in values)),  # noqa: B905
+            "zip": self.zip,
         }
         return forms[name]
 
@@ -481,18 +528,30 @@ def checked_dtype(value: Any) -> Any:
     """``value``, if it names a plain dtype of numbers, and nothing with a shape or fields."""
     if isinstance(value, type | np.dtype | str) and np.dtype(value).kind in "biuf":
         return value
-    raise TypeError(f"dtype {value!r}: give np.float32, np.float64, int or bool")
+    raise TypeError(f"{_describe(value)} as a dtype: give np.float32, np.float64, int or bool")
 
 
-def checked_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
-    """``keywords``, after a look at its dtype."""
-    if keywords.get("dtype") is not None:
-        checked_dtype(keywords["dtype"])
-    return keywords
+def _check_dtype(value: Any) -> Any:
+    if value.dtype.kind not in "biuf":
+        raise LimitError(f"a value of dtype {value.dtype}: only numbers are allowed")
+    return value
 
 
-def _selected(shape: tuple[int, ...], items: tuple[Any, ...]) -> int:
-    """Most elements that these index items select from an array of this shape."""
+def _arrays_in(guards: Guards, index: Any) -> tuple[Any, bool]:
+    """``index`` with arrays for the lists in it, and whether it selects a view."""
+    is_view = True
+    items = list(index) if type(index) is tuple else [index]
+    for place, item in enumerate(items):
+        if type(item) in (np.ndarray, list, tuple):
+            items[place], is_view = guards.array(item), False
+        elif isinstance(item, bool | np.bool_):
+            raise TypeError("True and False are no index: use an array of them, or np.where")
+    return (tuple(items) if type(index) is tuple else items[0]), is_view
+
+
+def _selected(shape: tuple[int, ...], index: Any) -> int:
+    """Most elements that an index selects from an array of this shape."""
+    items = index if type(index) is tuple else (index,)
     used = sum(_axes_of(item) for item in items if item is not Ellipsis)
     axis, rest, shapes = 0, 1, []
     for item in items:
@@ -501,7 +560,7 @@ def _selected(shape: tuple[int, ...], items: tuple[Any, ...]) -> int:
             axis += len(shape) - used
             continue
         if type(item) is slice:
-            rest *= extent(shape[axis : axis + 1])
+            rest *= extent([len(range(*item.indices(length))) for length in shape[axis : axis + 1]])
         elif type(item) is np.ndarray:
             shapes.append((item.size,) if item.dtype.kind == "b" else item.shape)
         axis += _axes_of(item)
@@ -509,7 +568,7 @@ def _selected(shape: tuple[int, ...], items: tuple[Any, ...]) -> int:
 
 
 def _axes_of(item: Any) -> int:
-    if item is None or isinstance(item, bool):
+    if item is None:
         return 0
     return item.ndim if type(item) is np.ndarray and item.dtype.kind == "b" else 1
 
@@ -529,12 +588,14 @@ def _check_integers(name: str, left: int, right: int) -> None:
         raise LimitError("an integer beyond 64 bits: use floats")
 
 
-def _set_read_only(value: Any) -> None:
+def _freeze(value: Any) -> None:
     if type(value) is np.ndarray:
         value.setflags(write=False)
     elif type(value) in (list, tuple):
         for item in value:
-            _set_read_only(item)
+            _freeze(item)
+    elif value is not None and not isinstance(value, _NUMBERS):
+        raise TypeError(f"{_describe(value)} at the top level: only numbers, arrays and lists")
 
 
 def _describe(value: Any) -> str:

@@ -82,6 +82,20 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_encodable(text: str) -> bool:
+    """Whether ``text`` can be written to a file: JSON can smuggle in half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def escaped(text: str) -> str:
+    """``text`` with halves of characters written as ``\\ud800``."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def reply_to_json(reply: Reply) -> dict[str, Any]:
     """A reply in JSON's types."""
     return asdict(reply)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from .errors import LimitError
-from .guards import Guards, broadcast_extent, checked_dtype, checked_keywords, extent
+from .guards import REMAINDER_COST, Guards, broadcast_extent, checked_dtype, extent
 from .policy import NUMPY_RULES
 
 _SORT_COST = 16  # elements that one sorted element counts for
 _SORTS = ("sort", "argsort", "median")
+_REMAINDERS = ("mod", "remainder", "fmod", "floor_divide")
 
 
 def numpy_proxy(guards: Guards) -> SimpleNamespace:
@@ -65,16 +66,12 @@ def _guarded(
     most: int,
     charge: Callable[..., tuple[Any, ...]],
 ) -> Callable[..., Any]:
-    allowed = frozenset(guards.policy.keywords)
-
     @functools.wraps(function, assigned=("__name__",), updated=())
     def call(*args: Any, **keywords: Any) -> Any:
         if len(args) > most:
             raise TypeError(f"np.{name} takes up to {most} positional argument(s) here")
         if keywords:
-            if not keywords.keys() <= allowed:
-                raise TypeError(f"np.{name} with {sorted(keywords)}: not all of these are allowed")
-            checked_keywords(keywords)
+            keywords = guards.keywords(keywords)
         return guards.admit(function(*charge(guards, name, args, keywords), **keywords))
 
     del call.__wrapped__  # the bare function is not for anyone
@@ -84,13 +81,12 @@ def _guarded(
 def _charge_map(
     guards: Guards, name: str, args: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[Any, ...]:
+    if name == "where" and len(args) < 3:
+        raise TypeError("np.where needs a condition and two values")
     args = tuple(arg if arg is None else guards.operand(arg) for arg in args)
-    for key, value in keywords.items():
-        if type(value) is list:
-            keywords[key] = guards.array(value)
     values = (*args, *keywords.values())
     shapes = [value.shape for value in values if type(value) is np.ndarray]
-    guards.meter.charge(broadcast_extent(shapes))
+    guards.meter.charge(broadcast_extent(shapes), REMAINDER_COST if name in _REMAINDERS else 1)
     return args
 
 
@@ -101,18 +97,15 @@ def _charge_reduce(
         raise TypeError(f"np.{name} needs the array as its first argument")
     array = guards.array(args[0])
     cost = extent(np.shape(array))
-    guards.meter.charge(cost)
-    if name in _SORTS:
-        for _ in range(_SORT_COST):
-            guards.meter.charge(cost)
-    if name == "linalg.norm" and (len(args) > 1 or "ord" in keywords):
+    guards.meter.charge(cost, _SORT_COST if name in _SORTS else 1)
+    if name == "linalg.norm" and array.ndim > 1 and (len(args) > 1 or "ord" in keywords):
         axis = args[2] if len(args) > 2 else keywords.get("axis")
         if not isinstance(axis, int):  # a norm of matrices may need their singular values
-            guards.meter.charge(cost * min(np.shape(array), default=1))
-    if "weights" in keywords:
-        keywords["weights"] = guards.operand(keywords["weights"])
-        guards.meter.charge(broadcast_extent([array.shape, np.shape(keywords["weights"])]))
-    return (array, *args[1:])
+            guards.meter.charge(cost, math.isqrt(cost))
+    shapes = [value.shape for value in keywords.values() if type(value) is np.ndarray]
+    if shapes:
+        guards.meter.charge(broadcast_extent([array.shape, *shapes]))
+    return (array, *(guards.plain(arg) for arg in args[1:]))
 
 
 def _charge_join(
@@ -123,7 +116,7 @@ def _charge_join(
     if type(args[0]) is not np.ndarray:
         args = ([guards.array(item) for item in guards.iterate(args[0])], *args[1:])
     guards.meter.charge(guards.count(args[0]))
-    return args
+    return (args[0], *(guards.plain(arg) for arg in args[1:]))
 
 
 _CHARGES: dict[str, Callable[..., tuple[Any, ...]]] = {
@@ -243,10 +236,11 @@ class _Own:
     def select(self, condlist: Any, choicelist: Any, default: Any = 0) -> Any:
         conditions = [self._guards.array(item) for item in self._guards.iterate(condlist)]
         choices = [self._guards.array(item) for item in self._guards.iterate(choicelist)]
-        shapes = [np.shape(array) for array in (*conditions, *choices)]
+        default = self._guards.operand(default)
+        shapes = [np.shape(array) for array in (*conditions, *choices, default)]
         for _ in (*conditions, *choices):
             self._guards.meter.charge(broadcast_extent(shapes))
-        return self._admit(np.select(conditions, choices, self._guards.operand(default)))
+        return self._admit(np.select(conditions, choices, default))
 
     def round(self, values: Any, decimals: Any = 0) -> Any:
         return self._guards.round(self._guards.array(values), decimals)

@@ -49,6 +49,7 @@ NUMPY_RULES: dict[str, tuple[str, int]] = {
     "diff": ("reduce", 1),
     "linalg.norm": ("reduce", 3),
     **dict.fromkeys(_VIEWS.split(), ("view", 3)),
+    **dict.fromkeys(("atleast_1d", "atleast_2d"), ("view", 1)),
     **dict.fromkeys(_JOINS.split(), ("join", 2)),
     **dict.fromkeys(_OWN.split(), ("own", 3)),
     **dict.fromkeys(_CONSTANTS.split(), ("constant", 0)),
@@ -102,6 +103,7 @@ class Policy:
         max_integer: largest integer written in the source.
         max_elements: elements of one array.
         max_work: elements computed in one call, where every single operation costs at least 256.
+        max_results: items of the list that a call returns.
         max_result_elements: elements of everything a call returns.
 
     Raises:
@@ -122,7 +124,8 @@ class Policy:
     max_source_bytes: int = 32_768
     max_integer: int = 2**31
     max_elements: int = 2**22
-    max_work: int = 2**27
+    max_work: int = 2**25
+    max_results: int = 64
     max_result_elements: int = 2**22
 
     def __post_init__(self) -> None:

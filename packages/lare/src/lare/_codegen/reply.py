@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .errors import ReplyError
+from .messages import is_encodable
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 _PYTHON = ("python", "py", "python3", "")
@@ -83,7 +84,21 @@ def extract_code(text: str) -> str:
     )
 
 
+def check_characters(text: str) -> None:
+    """Refuse halves of characters, which no file can hold.
+
+    Raises:
+        ReplyError: if there are some.
+    """
+    if not is_encodable(text):
+        raise ReplyError(
+            "The reply holds half a character (a lone surrogate, \\ud800 to \\udfff): answer "
+            "with whole characters, or better with plain ASCII."
+        )
+
+
 def _check_length(text: str) -> None:
+    check_characters(text)
     if len(text) > _MAX_CHARACTERS:
         raise ReplyError(
             f"The reply has {len(text)} characters, and {_MAX_CHARACTERS} are read: answer shorter."
@@ -129,6 +144,8 @@ def _problems(found: dict[str, Any], required_keys: Sequence[str]) -> list[str]:
             problems.append(f'"{key}" holds {_json_type(value)}, where a string is needed')
         elif not value.strip():
             problems.append(f'"{key}" holds an empty string')
+    if not all(is_encodable(text) for item in found.items() for text in item if type(text) is str):
+        problems.append("a string holds half a character (\\ud800 to \\udfff)")
     return problems
 
 

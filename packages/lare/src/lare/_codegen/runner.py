@@ -138,7 +138,7 @@ def describe(error: BaseException, source: str) -> str:
     for frame in traceback.extract_tb(error.__traceback__, limit=200):
         if frame.filename == _FILE_NAME:
             line = frame.lineno or line
-    lines = source.splitlines()
+    lines = source.split("\n")
     text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     place = f" (line {line}: {text[:120]})" if text else ""
     return f"{type(error).__name__}: {str(error)[:_MAX_MESSAGE]}{place}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LLMError
-from .messages import Message, Reply, digest, reply_from_json, reply_to_json
+from .messages import Message, Reply, digest, is_encodable, reply_from_json, reply_to_json
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Transcript:
     def _append(self, record: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            text = json.dumps(record, ensure_ascii=False)
+            stream.write((text if is_encodable(text) else json.dumps(record)) + "\n")
 
 
 def read_turns(path: Path) -> list[Turn]:

@@ -45,7 +45,8 @@ def estimate_tokens(
     counter = _tiktoken_counter(model)
     if counter is not None:
         return TokenCount(sum(counter(text) for text in texts), False)
-    sizes = [math.ceil(len(text.encode()) / _BYTES_PER_TOKEN) for text in texts]
+    lengths = [len(text.encode(errors="surrogatepass")) for text in texts]
+    sizes = [math.ceil(length / _BYTES_PER_TOKEN) for length in lengths]
     return TokenCount(sum(sizes), True)
 
 

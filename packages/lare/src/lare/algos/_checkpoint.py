@@ -12,6 +12,7 @@ import torch
 from lare._kit import RunFolder
 from lare._kit.files import write_text_atomic
 from lare.errors import ConfigError
+from lare.runs import start
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -54,7 +55,7 @@ class Checkpoint:
     def open_log(self, steps: int) -> RunFolder:
         """Open the folder for a run that goes on at ``steps``; what was logged later is dropped."""
         if not self.path.is_file():
-            return RunFolder(self.folder, overwrite=True)
+            return start(self.folder)
         log = RunFolder(self.folder, resume=True)
         metrics = self.folder / METRICS
         if metrics.is_file():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lare import runs
 from lare._kit import RunFolder
 from lare.algos._checkpoint import Checkpoint, load_tensors, save_tensors
 from lare.algos._seeds import Purpose, number, torch_generator
@@ -138,7 +139,7 @@ def train(
     if checkpoint_every < 0:
         raise ConfigError(f"checkpoint_every is {checkpoint_every}: give 0 or more")
     folder = None if out is None else Path(out)
-    if folder is not None and (done := _finished(folder, settings)) is not None:
+    if folder is not None and (done := runs.finished(folder, _plain(settings))) is not None:
         return done
     run = _Run(settings)
     checkpoint = None if folder is None else Checkpoint(folder, _plain(settings))
@@ -190,7 +191,7 @@ def load_policies(settings: MPESettings, out: str | Path) -> dict[str, ActorCrit
         ConfigError: if the folder holds no finished run of these settings.
     """
     folder = Path(out)
-    if _finished(folder, settings) is None:
+    if runs.finished(folder, _plain(settings)) is None:
         raise ConfigError(f"{folder} holds no finished run: train first")
     policies = _policies(settings)
     state = load_tensors(folder / POLICIES)
@@ -390,20 +391,3 @@ def _plain(settings: MPESettings) -> dict[str, Any]:
     """The settings in JSON's types, as a summary has them."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return plain
-
-
-def _finished(folder: Path, settings: MPESettings) -> dict[str, Any] | None:
-    """Results of a run that was finished with these settings."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        return None
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    if summary["settings"] != _plain(settings):
-        raise ConfigError(
-            f"{folder} holds a run with other settings: name another folder, or remove that one"
-        )
-    results: dict[str, Any] = summary["results"]
-    for part in (results, *results["roles"].values()):
-        part["scores"] = {int(step): score for step, score in part["scores"].items()}
-        part["correlation"] = float(part["correlation"])  # NaN is written as a string
-    return results

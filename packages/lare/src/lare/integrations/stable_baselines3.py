@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
-from lare.errors import ConfigError
+from lare.errors import ConfigError, StateError
 from lare.relabel import Relabeler
 
 
@@ -68,16 +68,10 @@ class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
             raise ConfigError(
                 'no relabeler: pass replay_buffer_kwargs={"relabeler": Relabeler.for_env(env)}'
             )
-        if (relabeler.observation_space, relabeler.action_space) != (
-            observation_space,
-            action_space,
-        ):
-            raise ConfigError(
-                f"the relabeler was built for {relabeler.observation_space} and "
-                f"{relabeler.action_space}, the model has {observation_space} and {action_space}"
-            )
-        relabeler.resize(self.buffer_size, n_envs)
+        _same_spaces(relabeler, observation_space, action_space)
+        relabeler.attach(self.buffer_size, n_envs)
         self.relabeler = relabeler
+        self._store = relabeler.store
         self.updates_per_sample = updates_per_sample
 
     def add(
@@ -90,11 +84,22 @@ class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         infos: list[dict[str, Any]],
     ) -> None:
         """Store one step of every environment, as ``ReplayBuffer.add``; observations are raw."""
-        super().add(obs, next_obs, action, reward, done, infos)
         limit = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
         terminated = np.asarray(done, dtype=bool) & ~limit
         actions = self._unscaled(action)
+        if self.relabeler.store is not self._store:
+            raise StateError(
+                "another model has taken over the relabeler of this replay buffer: build one for "
+                "each model"
+            )
+        super().add(obs, next_obs, action, reward, done, infos)
         self.relabeler.observe(obs, actions, next_obs, reward, terminated, limit)
+
+    def reset(self) -> None:
+        """Empty the buffer, and the relabeler's store with it."""
+        super().reset()
+        self.relabeler.attach(self.buffer_size, self.n_envs)
+        self._store = self.relabeler.store
 
     def _unscaled(self, action: np.ndarray) -> np.ndarray:
         """Actions in the environment's units: off-policy algorithms store them in [-1, 1]."""
@@ -139,7 +144,7 @@ class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up a pickled buffer; the episode that was running will not be finished."""
         self.__dict__.update(state)
-        self.relabeler.store.abandon()
+        self.relabeler.reset()
 
 
 class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
@@ -163,6 +168,7 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
                 f"the relabeler was built for n_envs={relabeler.store.n_envs}, there are "
                 f"{venv.num_envs} environments: give Relabeler(..., n_envs={venv.num_envs})"
             )
+        _same_spaces(relabeler, venv.observation_space, venv.action_space)
         self.relabeler = relabeler
         self._observations = np.zeros(0)
         self._actions = np.zeros(0)
@@ -215,6 +221,17 @@ class TrainDecoder(BaseCallback):  # type: ignore[misc]
     def _on_rollout_end(self) -> None:
         loss = self.relabeler.update(self.updates)
         self.logger.record("lare/decoder_loss", loss)
+
+
+def _same_spaces(
+    relabeler: Relabeler, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    mine = relabeler.observation_space, relabeler.action_space
+    if mine != (observation_space, action_space):
+        raise ConfigError(
+            f"the relabeler was built for {mine[0]} and {mine[1]}, the model has "
+            f"{observation_space} and {action_space}"
+        )
 
 
 def _array(observations: Any) -> np.ndarray:

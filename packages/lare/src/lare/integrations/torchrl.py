@@ -87,11 +87,12 @@ def observe(
         _numpy(steps, key).swapaxes(0, 1)
         for key in (observation, "action", ("next", observation), ("next", "reward"))
     ]
-    done = _numpy(steps, ("next", "done")).swapaxes(0, 1)
+    ends = [_numpy(steps, ("next", key)).swapaxes(0, 1) for key in ("terminated", "truncated")]
     factors = []
-    for start, action, end, reward, ended in zip(*columns, done, strict=True):
+    for start, action, end, reward, *over in zip(*columns, *ends, strict=True):
+        terminated, truncated = (values.reshape(-1) for values in over)
         row = relabeler.observe(
-            start, _choice(relabeler, action), end, reward.reshape(-1), ended.reshape(-1), False
+            start, _choice(relabeler, action), end, reward.reshape(-1), terminated, truncated
         )
         factors.append(relabeler.store.factors[row])
     kept = torch.stack(factors, 1)
@@ -101,8 +102,7 @@ def observe(
 
 def _reward(relabeler: Relabeler, tensordict: TensorDictBase) -> TensorDictBase:
     old = tensordict.get(("next", "reward"))
-    with torch.no_grad():
-        rewards = relabeler.model.rewards(tensordict.get(FACTORS).to(relabeler.device))
+    rewards = relabeler.relabel_factors(tensordict.get(FACTORS))
     return tensordict.set(("next", "reward"), rewards.reshape(old.shape).to(old))
 
 
