@@ -330,7 +330,9 @@ def test_half_a_character_is_not_cached(tmp_path):
 @pytest.mark.parametrize("value", ["sk-\u00e9", "sk-\u2013a", "sk-a\nb"])
 def test_a_key_of_other_characters_is_told(monkeypatch, value):
     monkeypatch.setenv("TEST_KEY", value)
-    with pytest.raises(MissingKeyError, match="TEST_KEY holds a character that is not.*ASCII") as e:
+    with pytest.raises(
+        MissingKeyError, match=r"TEST_KEY holds a character that is not.*ASCII"
+    ) as e:
         OpenAIChat("m", "http://127.0.0.1:1/v1", api_key_env="TEST_KEY").complete(MESSAGES)
     assert value not in str(e.value)
 

@@ -205,10 +205,12 @@ class OpenAIChat:
         for attempt in range(self._max_retries + 1):
             try:
                 return _within(self._timeout_s, lambda: client.chat.completions.create(**fields))
+            except _BodyError as error:
+                raise self._nonsense(str(error)) from None
             except ValueError as error:  # JSON that cannot be parsed
                 raise self._nonsense(type(error).__name__) from None
             except (openai.APIConnectionError, TimeoutError) as error:
-                if isinstance(error.__cause__, _BodyError):
+                if isinstance(error.__cause__, _BodyError):  # as some versions pass it on
                     raise self._nonsense(str(error.__cause__)) from None
                 if attempt == self._max_retries:
                     raise

@@ -92,7 +92,7 @@ def is_encodable(text: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """``text`` with halves of characters written as ``\\ud800``."""
+    r"""``text`` with halves of characters written as ``\ud800``."""
     return text.encode(errors="backslashreplace").decode()
 
 
