@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from lare import LatentReward, Relabeler, TaskSpec, collect, verify
+from lare import LatentReward, Relabeler, TaskSpec, collect, decomposition, verify
 from lare._kit import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "speed"
@@ -39,12 +39,11 @@ def relabelling(blocks: int) -> list[dict]:
     env = gymnasium.make("Pendulum-v1")
     function = LatentReward.shipped("Pendulum-v1")
     data = collect(env, 2000)
-    ends = np.append(data.episode[1:] != data.episode[:-1], True)
     random = np.random.default_rng(0)
     found = []
     for kind, options in (("as published", {"loss": "rrd-unbiased"}), ("default", {})):
         relabeler = Relabeler(function, env.observation_space, env.action_space, **options)
-        relabeler.observe_recorded(data, ends)
+        decomposition.observe(relabeler, data)
         relabeler.update(3)
         network = relabeler.model.decoder.network
         factors = torch.randn(BATCH, relabeler.n_factors)

@@ -90,6 +90,12 @@ class LatentReward:
         return cls(source, **options)
 
     @classmethod
+    def from_path(cls, path: str | os.PathLike[str]) -> LatentReward:
+        """Read a saved folder, or a ``.py`` file; errors are those of :meth:`load` and the like."""
+        path = Path(path)
+        return cls.load(path) if path.is_dir() else cls.from_source(path)
+
+    @classmethod
     def shipped(cls, name: str) -> LatentReward:
         """Load the function that comes with the package for a task.
 

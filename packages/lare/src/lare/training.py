@@ -198,8 +198,7 @@ def latent_reward(settings: Settings) -> LatentReward:
                 f"and pass it with --function. Shipped: {', '.join(shipped_functions())}"
             )
         return LatentReward.shipped(settings.task)
-    path = Path(settings.function)
-    return LatentReward.load(path) if path.is_dir() else LatentReward.from_source(path)
+    return LatentReward.from_path(settings.function)
 
 
 def _callback(settings: Settings, relabeler: Relabeler | None) -> Any:

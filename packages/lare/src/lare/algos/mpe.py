@@ -383,8 +383,7 @@ def latent_reward(settings: MPESettings, role: str) -> LatentReward:
             f"function is {settings.function!r}: give one path for each role of {task.id} "
             f"({', '.join(task.roles)}), as a dict where there are several"
         )
-    path = Path(given[role])
-    return LatentReward.load(path) if path.is_dir() else LatentReward.from_source(path)
+    return LatentReward.from_path(given[role])
 
 
 def _plain(settings: MPESettings) -> dict[str, Any]:
