@@ -36,6 +36,7 @@ ROWS = {
     "ircr": ("ircr", {}),
     "vib": ("vib", {}),
     "diaster": ("diaster", {}),
+    "direct": ("direct", {}),
     "episodic": ("episodic", {}),
     "dense": ("dense", {}),
 }

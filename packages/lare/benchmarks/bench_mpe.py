@@ -1,22 +1,25 @@
 """How fast are the particle tasks? Agent-steps per second, whole episodes, random actions.
 
-Counts learning agents only. Prints one JSON object: for every task the median, lowest and highest
-of the repetitions, resets included; with ``--single`` also of the PettingZoo form.
+Counts learning agents only: for every task the median, lowest and highest of the repetitions,
+resets included; with ``--single`` also of the PettingZoo form.
 
-    OMP_NUM_THREADS=1 python bench_mpe.py --copies 64
+    OMP_NUM_THREADS=1 python bench_mpe.py --copies 64 --single [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 
+from lare._kit import RunFolder
 from lare.envs import VectorizedMPE, task_ids
+
+RESULTS = Path(__file__).parent / "results" / "mpe"
 
 
 def main() -> None:
@@ -26,28 +29,23 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=4, help="Episodes per repetition.")
     parser.add_argument("--tasks", default=",".join(task_ids()))
     parser.add_argument("--single", action="store_true", help="Time the PettingZoo form as well.")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     tasks = options.tasks.split(",")
-    result = {
-        "unit": "agent-steps/s",
-        "copies": options.copies,
-        "repetitions": options.repetitions,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "vectorized": {
-            task: summary(
-                lambda task=task: vectorized(task, options.copies, options.episodes),
-                options.repetitions,
-            )
-            for task in tasks
-        },
-    }
+    forms = {"vectorized": lambda task: vectorized(task, options.copies, options.episodes)}
     if options.single:
-        result["pettingzoo"] = {
-            task: summary(lambda task=task: single(task), options.repetitions) for task in tasks
+        forms["pettingzoo"] = single
+    results = {
+        form: {
+            task: summary(lambda task=task, rate=rate: rate(task), options.repetitions)
+            for task in tasks
         }
-    print(json.dumps(result, indent=1))
+        for form, rate in forms.items()
+    }
+    path = RunFolder(RESULTS, overwrite=True).write_summary(
+        {"unit": "agent-steps/s", **results}, settings=vars(options)
+    )
+    print(json.dumps(results, indent=1) if options.json else f"wrote {path.name}: {results}")
 
 
 def summary(measure, repetitions: int) -> dict[str, int]:

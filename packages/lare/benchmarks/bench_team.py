@@ -18,7 +18,10 @@ from lare.algos.credit import DecompositionSettings
 from lare.algos.mpe import MPESettings
 
 RESULTS = Path(__file__).parent / "results"
-METHODS = ("lare", "lare-rd", "rd", "rrd", "ircr", "arel", "stas", "episodic", "dense")
+METHODS = (
+    *("lare", "lare-rd", "direct", "rd", "rrd", "rrd-unbiased", "ircr", "arel", "stas"),
+    *("episodic", "dense"),
+)
 STEPS = 75_000
 #: The published schedule is made for 1000 rollouts; in a few dozen the model learns every time.
 OFTEN = {"every": 1}

@@ -143,19 +143,24 @@ def test_unsafe_source_does_not_get_that_far(tmp_path):
         LatentReward(PENDULUM)(ROWS)
 
 
-@pytest.mark.parametrize("name", shipped_functions())
-def test_what_is_shipped_is_what_the_recorded_dialogue_ended_with(name):
+@pytest.mark.parametrize("direct", [False, True])
+def test_what_is_shipped_is_what_the_recorded_dialogue_ended_with(direct):
     from importlib import resources
 
     from lare.language_models import Transcript
 
-    folder = resources.files("lare") / "functions" / name
-    turns = Transcript(folder / "transcript.jsonl").read()
-    function = LatentReward.shipped(name)
-    assert json.loads(turns[-1].replies[0].text)["Functions"] == function.source
-    assert turns[-1].verdicts == ("accepted",)
-    assert len(turns[0].replies) == 5
-    assert function.meta["origin"] == "language model"
+    functions = resources.files("lare") / "functions"
+    names = shipped_functions(direct=direct)
+    assert names
+    for name in names:
+        folder = functions / "_direct" / name if direct else functions / name
+        turns = Transcript(folder / "transcript.jsonl").read()
+        function = LatentReward.shipped(name, direct=direct)
+        assert json.loads(turns[-1].replies[0].text)["Functions"] == function.source
+        assert turns[-1].verdicts == ("accepted",)
+        assert len(turns[0].replies) == 5
+        assert function.meta["origin"] == "language model"
+        assert function.meta["direct"] is direct
 
 
 def test_no_function_for_a_task():

@@ -370,3 +370,19 @@ def test_bad_use():
     other = Relabeler(LatentReward(IDENTITY + "\n"), BOX, PUSH, capacity=1000, n_envs=2)
     with pytest.raises(StateError, match="load that function first"):
         other.load_state_dict(learner.state_dict())
+
+
+def test_updates_can_be_seldom_and_large():
+    learner = relabeler(loss="rd", episodes=7, update_every=4)
+    feed(learner)
+    drawn = []
+    sample = learner.store.sample
+    learner.store.sample = lambda n, *rest, **options: (
+        drawn.append(n),
+        sample(n, *rest, **options),
+    )[1]
+    losses = [learner.update() for _ in range(9)]
+    assert drawn == [7, 7, 7]
+    assert losses[0] == losses[3] != losses[4]
+    with pytest.raises(ConfigError, match="update_every=0"):
+        relabeler(update_every=0)

@@ -116,14 +116,17 @@ def test_unsafe_code_never_starts(steps, tmp_path):
     assert report.isolation == ()  # no child was started
 
 
-@pytest.mark.parametrize("name", shipped_functions())
-def test_every_shipped_function_passes(name, tmp_path, monkeypatch):
+SHIPPED = [(name, direct) for direct in (False, True) for name in shipped_functions(direct=direct)]
+
+
+@pytest.mark.parametrize(("name", "direct"), SHIPPED)
+def test_every_shipped_function_passes(name, direct, tmp_path, monkeypatch):
     if "-v5" in name:
         pytest.importorskip("mujoco")
     monkeypatch.chdir(tmp_path)
-    report = verify(
-        LatentReward.shipped(name), catalogue.steps(name, seed=1), task=catalogue.task(name)
-    )
+    function = LatentReward.shipped(name, direct=direct)
+    steps, task = catalogue.steps(name, seed=1), catalogue.task(name)
+    report = verify(function, steps, task=task, direct=direct)
     assert report.accepted, report
     assert report.seconds < 5
 

@@ -139,13 +139,18 @@ def demo(
 
 
 @app.command()
-def prompt(task: TaskOption, form: FormOption = Form.next, as_json: JsonOption = False) -> None:
+def prompt(
+    task: TaskOption,
+    form: FormOption = Form.next,
+    direct: Annotated[bool, typer.Option("--direct", help="For the reward itself.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show what a language model would be told, and how many tokens that is."""
     from lare import catalogue
     from lare._codegen import estimate_tokens
     from lare.prompts import first
 
-    text = first(catalogue.task(task), form.value)
+    text = first(catalogue.task(task), form.value, direct=direct)
     count, estimated = estimate_tokens([{"role": "user", "content": text}])
     if as_json:
         _print_json({"prompt": text, "tokens": count, "estimated": estimated})
@@ -165,6 +170,12 @@ def generate(
     n: Annotated[int, typer.Option("-n", min=1, help="Candidates before the summary.")] = 5,
     form: FormOption = Form.next,
     seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Ask for the reward itself, to train --method direct.")
+    ] = False,
+    preverify: Annotated[
+        bool, typer.Option(help="Try the function on real steps before it is taken.")
+    ] = True,
     max_repairs: Annotated[
         int, typer.Option(min=0, help="Answers asked for again after a failed one.")
     ] = 5,
@@ -182,7 +193,7 @@ def generate(
     server needs none.
     """
     if dry_run:
-        prompt(task, form, as_json)
+        prompt(task, form, direct, as_json)
         return
     from lare import catalogue
     from lare._codegen import OpenAIChat, ReplyCache
@@ -194,7 +205,18 @@ def generate(
         llm = OpenAIChat(model, base_url=base_url, cache=replies)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    made = job(spec, llm, steps, n=n, form=form.value, seed=seed, max_repairs=max_repairs, out=out)
+    made = job(
+        spec,
+        llm,
+        steps,
+        n=n,
+        form=form.value,
+        direct=direct,
+        preverify=preverify,
+        seed=seed,
+        max_repairs=max_repairs,
+        out=out,
+    )
     if as_json:
         _print_json(made.meta)
     else:
@@ -251,12 +273,19 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder; finished runs in it are kept.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
     engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
+    device: Annotated[
+        str, typer.Option(help="Of actor, critic and decoder, as torch names it.")
+    ] = "cpu",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run folders too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train on an environment that pays at the end of an episode, seed by seed.
 
     Gymnasium environments with Stable-Baselines3; the particle tasks, such as
-    cooperative-navigation-6, with PPO of our own, which --algo, --width and the like leave alone.
+    cooperative-navigation-6, with PPO of our own on the CPU, which --algo, --width, --device and
+    the like leave alone.
     """
     from lare import sweep
     from lare.algos.mpe import MPESettings
@@ -285,10 +314,11 @@ def train(
                 batch_size=batch_size,
                 evaluate_every=every,
                 function=path,
+                device=device,
             )
             for name, seed in chosen
         ]
-    sweep.run(settings, out, jobs=jobs, engine=engine.value, progress=_err)
+    sweep.run(settings, out, jobs=jobs, engine=engine.value, tensorboard=tensorboard, progress=_err)
     _report(out, as_json)
 
 

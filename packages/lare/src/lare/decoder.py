@@ -32,6 +32,7 @@ class Standardizer(nn.Module):
     count: Tensor
     mean: Tensor
     squares: Tensor
+    shift: Tensor
     scale: Tensor
 
     def __init__(self, n_features: int, warmup: int) -> None:
@@ -40,6 +41,7 @@ class Standardizer(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(n_features))  # the mean, as inputs are
         self.register_buffer("scale", torch.ones(n_features))
 
     def observe(self, features: Tensor) -> None:
@@ -55,6 +57,7 @@ class Standardizer(nn.Module):
         self.squares += (rows - rows.mean(0)).square().sum(0)
         self.squares += gap.square() * (self.count * len(rows) / total)
         self.mean += gap * (len(rows) / total)
+        self.shift.copy_(self.mean)
         self.count.fill_(total)
         deviation = (self.squares / total).sqrt()
         # A factor that has not moved yet is only shifted.
@@ -64,7 +67,7 @@ class Standardizer(nn.Module):
         """Return ``(features - mean) / scale``, of the shape given."""
         if self.warmup == 0:
             return features
-        return (features - self.mean.to(features)) / self.scale
+        return (features - self.shift) / self.scale
 
 
 class RewardDecoder(nn.Module):

@@ -96,19 +96,26 @@ class LatentReward:
         return cls.load(path) if path.is_dir() else cls.from_source(path)
 
     @classmethod
-    def shipped(cls, name: str) -> LatentReward:
+    def shipped(cls, name: str, *, direct: bool = False) -> LatentReward:
         """Load the function that comes with the package for a task.
+
+        Args:
+            name: of the task.
+            direct: the one that returns the reward itself, for the ablation without a decoder.
 
         Raises:
             ConfigError: if there is none for that task.
         """
-        if name not in shipped_functions():
+        found = shipped_functions(direct=direct)
+        if name not in found:
+            what = "directly generated reward" if direct else "latent reward"
+            option = " --direct" if direct else ""
             raise ConfigError(
-                f"no latent reward is shipped for {name!r}; there is one for "
-                f"{', '.join(shipped_functions())}. Write one with `lare generate`, or by hand and "
-                "LatentReward.from_source"
+                f"no {what} is shipped for {name!r}; there is one for {', '.join(found)}. Write "
+                f"one with `lare generate{option}` and pass it with --function or function=, or "
+                "write it by hand and take LatentReward.from_source"
             )
-        return cls.load(Path(str(resources.files("lare") / _FUNCTIONS / name)))
+        return cls.load(_functions(direct) / name)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> LatentReward:
@@ -293,10 +300,15 @@ def returned_names(source: str) -> tuple[str, ...] | None:
     return names if len(names) == len(elements) else None
 
 
-def shipped_functions() -> list[str]:
-    """Tasks for which a function comes with the package."""
-    folder = resources.files("lare") / _FUNCTIONS
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_"))
+def shipped_functions(*, direct: bool = False) -> list[str]:
+    """Tasks for which a function comes with the package; ``direct``: for that ablation."""
+    folders = _functions(direct).iterdir()
+    return sorted(p.name for p in folders if p.is_dir() and not p.name.startswith("_"))
+
+
+def _functions(direct: bool) -> Path:
+    folder = Path(str(resources.files("lare") / _FUNCTIONS))
+    return folder / "_direct" if direct else folder
 
 
 def _indices(keep: Any) -> list[int] | None:

@@ -11,7 +11,14 @@ import torch
 from gymnasium.spaces import Space
 from torch import nn
 
-from lare.baselines import AREL, STAS, Diaster, InformationBottleneck, ReturnGuidance
+from lare.baselines import (
+    AREL,
+    STAS,
+    Diaster,
+    DirectReward,
+    InformationBottleneck,
+    ReturnGuidance,
+)
 from lare.decoder import RewardDecoder
 from lare.errors import ConfigError
 from lare.features import Features, RawFeatures
@@ -25,7 +32,7 @@ class Method:
 
     Attributes:
         text: what it does, in a line.
-        latent: whether it reads a latent reward; raw numbers otherwise.
+        latent: whether it reads a function of a language model; raw numbers otherwise.
         options: of the :class:`Relabeler`.
         features: what it reads of a step, without a latent reward.
     """
@@ -62,13 +69,23 @@ METHODS = {
     "diaster": Method(
         "raw numbers, differences of sub-trajectories",
         False,
-        {"model": Diaster, "weighting": "length", **_AS_PUBLISHED},
+        # Published: of every 1000 calls, one update per step of an episode, on 64 episodes.
+        {
+            "model": Diaster,
+            "weighting": "length",
+            "episodes": 64,
+            "update_every": 5,
+            **_AS_PUBLISHED,
+        },
         RawFeatures(("observation", "action")),
     ),
     "ircr": Method(
-        "returns, at every step of their episode",
+        "returns, at every step of their episode; half a batch from the best",
         False,
         {"model": lambda _: ReturnGuidance(), **_AS_PUBLISHED},
+    ),
+    "direct": Method(
+        "a function that returns the reward itself, nothing learned", True, {"model": DirectReward}
     ),
 }
 PLAIN = ("episodic", "dense")
@@ -145,6 +162,10 @@ def _bottleneck(n_features: int, n_agents: int, **options: Any) -> InformationBo
     return InformationBottleneck(n_features, **{**published, **options})
 
 
+def _direct(n_features: int, n_agents: int) -> DirectReward:
+    return DirectReward(n_features)
+
+
 MULTI_AGENT = {
     "lare": MultiAgentMethod(
         "latent reward, sparse linear decoder in closed form",
@@ -156,11 +177,19 @@ MULTI_AGENT = {
     ),
     "rd": MultiAgentMethod("raw numbers, whole episodes", False, _decomposition),
     "rrd": MultiAgentMethod(
-        "raw numbers, random decomposition", False, partial(_decomposition, loss="rrd")
+        "raw numbers, random steps", False, partial(_decomposition, loss="rrd")
+    ),
+    "rrd-unbiased": MultiAgentMethod(
+        "raw numbers, random steps without bias",
+        False,
+        partial(_decomposition, loss="rrd-unbiased"),
     ),
     "vib": MultiAgentMethod("raw numbers, bottleneck", False, _bottleneck),
     "arel": MultiAgentMethod("raw numbers, attention, equal parts", False, AREL),
     "stas": MultiAgentMethod("raw numbers, attention, coalitions", False, STAS),
+    "direct": MultiAgentMethod(
+        "a function that returns the reward itself, nothing learned", True, _direct
+    ),
 }
 
 

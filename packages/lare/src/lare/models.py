@@ -19,8 +19,9 @@ class RewardModel(Protocol):
     """What a :class:`lare.Relabeler` trains; a ``torch.nn.Module`` besides.
 
     It may also have ``closed_form`` with ``solve(store)``, which takes the place of steps on the
-    loss and returns what is left of it, and ``rewards_of_rows(store, rows, envs)``, where a reward
-    depends on more than the factors of its step.
+    loss and returns what is left of it, ``rewards_of_rows(store, rows, envs)``, where a reward
+    depends on more than the factors of its step, and ``redraw(store, rows, envs, generator)``,
+    where it wants other steps in a batch than those drawn.
     """
 
     def observe(self, factors: Tensor) -> None:

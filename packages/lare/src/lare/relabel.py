@@ -47,6 +47,8 @@ class Relabeler:
         k: steps that the random losses draw per episode.
         batch_steps: steps per update; an update takes ``batch_steps / k`` episodes with a random
             loss, and ``batch_steps`` over the mean length otherwise.
+        episodes: per update, in place of what ``batch_steps`` says.
+        update_every: steps on the loss are taken in the first of so many updates.
         capacity: steps kept per environment. A replay buffer sets its own, see :meth:`attach`.
         n_envs: environments that step together.
         lr: of Adam.
@@ -85,6 +87,8 @@ class Relabeler:
         loss: Loss | None = None,
         k: int = 64,
         batch_steps: int = 256,
+        episodes: int | None = None,
+        update_every: int = 1,
         capacity: int = 1_000_000,
         n_envs: int = 1,
         lr: float = 3e-4,
@@ -99,12 +103,18 @@ class Relabeler:
         self.action_space = action_space
         self.n_observations, self.n_actions, _ = sizes(observation_space, action_space)
         self.n_factors = self._probe()
+        if update_every < 1 or (episodes is not None and episodes < 1):
+            raise ConfigError(
+                f"episodes={episodes}, update_every={update_every}: give at least 1 of each"
+            )
         self.batch_steps = batch_steps
+        self.episodes = episodes
+        self.update_every = update_every
         self.weighting = weighting
         self.solve_every = solve_every
         self.device = torch.device(device)
         self.updates = 0
-        self._solved_loss = float("nan")
+        self._solved_loss = self._last_loss = float("nan")
         self._solved_at, self._solved_updates = 0, 0  # episodes ended and updates done then
         self._forgotten, self._warned = 0, False
         self.normalizer = Normalizer() if normalize else None
@@ -351,13 +361,16 @@ class Relabeler:
         if getattr(self.model, "closed_form", False):
             self._solve()
             return self._solved_loss
+        if (self.updates - 1) % self.update_every:
+            return self._last_loss
         batch = self.store.sample(self._episodes(), self._numpy, weighting=self.weighting)
         batch = type(batch)(*(tensor.to(self.device) for tensor in batch))
         loss = self.model.loss(batch, self._torch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        return float(loss.detach())
+        self._last_loss = float(loss.detach())
+        return self._last_loss
 
     def _solve(self) -> None:
         """Solve anew once there is more to learn from: a tenth more episodes, or after a while."""
@@ -368,7 +381,9 @@ class Relabeler:
             self._solved_at, self._solved_updates = ended, self.updates
 
     def _episodes(self) -> int:
-        """Episodes per update, so that it costs about ``batch_steps`` steps."""
+        """Episodes per update: as asked, else so that it costs about ``batch_steps`` steps."""
+        if self.episodes is not None:
+            return self.episodes
         kind = getattr(self.model, "kind", "rd")
         if kind in ("rrd", "rrd-unbiased"):
             return max(1, self.batch_steps // int(self.model.k))
@@ -441,6 +456,23 @@ class Relabeler:
             rewards = self.model.rewards(self.store.lookup(rows, envs).to(self.device))
         return self._paid(rewards)
 
+    def redraw(self, rows: np.ndarray, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Let the model replace some of the rows that a replay buffer drew for a batch.
+
+        Args:
+            rows: int ``[B]``.
+            envs: int ``[B]``.
+
+        Returns:
+            Rows and environments, ``[B]`` each; as given, but for IRCR.
+        """
+        if not hasattr(self.model, "redraw"):
+            return rows, envs
+        chosen: tuple[np.ndarray, np.ndarray] = self.model.redraw(
+            self.store, rows, envs, self._numpy
+        )
+        return chosen
+
     def relabel_rollout(
         self, observations: Any, actions: Any, next_observations: Any
     ) -> np.ndarray:
@@ -470,6 +502,7 @@ class Relabeler:
             "last": torch.from_numpy(self._last.copy()),
             "running": torch.from_numpy(self._running.copy()),
             "was_done": torch.from_numpy(self._was_done.copy()),
+            "last_loss": self._last_loss,
             "solved": [self._solved_loss, self._solved_at, self._solved_updates],
             "normalizer": None if self.normalizer is None else self.normalizer.state_dict(),
             "updates": self.updates,
@@ -491,6 +524,7 @@ class Relabeler:
         self._last = state["last"].numpy().copy()
         self._running = state["running"].numpy().copy()
         self._was_done = state["was_done"].numpy().copy()
+        self._last_loss = state["last_loss"]
         self._solved_loss, self._solved_at, self._solved_updates = state["solved"]
         if self.normalizer is not None:
             self.normalizer.load_state_dict(state["normalizer"])

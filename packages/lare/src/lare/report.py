@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +50,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> list[Row]:
-    """Put runs of the same task, algorithm and method in a row, best method first."""
+    """Put runs of the same settings but the seed in a row, best method first.
+
+    Runs are compared within the same task, algorithm and further settings; where these differ
+    between runs of one task, they are told beside its name.
+    """
     groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
+    place_of = _places(found)
     for run in found:
-        key = (*_place(run["settings"]), run["settings"]["method"])
+        key = (*place_of(run), run["settings"]["method"])
         groups.setdefault(key, {})[run["settings"]["seed"]] = run["results"]
     made = []
     for (task, algorithm, method), by_seed in groups.items():
@@ -90,8 +97,9 @@ def write(folder: Path) -> Path:
     found = load(folder)
     page = Report("Training on episodic rewards")
     page.table(HEAD, [cells(asdict(row)) for row in table(found)], "True return at the end")
-    for place in dict.fromkeys(_place(run["settings"]) for run in found):
-        same = [run for run in found if _place(run["settings"]) == place]
+    place_of = _places(found)
+    for place in dict.fromkeys(place_of(run) for run in found):
+        same = [run for run in found if place_of(run) == place]
         scores: dict[str, list[dict[int, float]]] = {}
         for run in same:
             scores.setdefault(run["settings"]["method"], []).append(run["results"]["scores"])
@@ -105,9 +113,36 @@ def write(folder: Path) -> Path:
     return page.write(Path(folder) / "report.html")
 
 
-def _place(settings: dict[str, Any]) -> tuple[str, str]:
-    """What runs are compared within: task and length of the training, and algorithm."""
-    return f"{settings['task']}, {settings['steps']} steps", settings.get("algorithm", "ppo")
+def _places(found: list[dict[str, Any]]) -> Callable[[dict[str, Any]], tuple[str, str]]:
+    """What a run is compared within: task and length of the training, and algorithm.
+
+    To the task are added the settings in which runs of the same task, algorithm and method differ.
+    """
+    seen: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for run in found:
+        settings = run["settings"]
+        values = seen.setdefault((_name(settings["task"]), settings["method"]), {})
+        for key, value in settings.items():
+            values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
+    differing: dict[str, set[str]] = {}
+    for (task, _), values in seen.items():
+        known = ("task", "method", "algorithm", "steps", "seed")
+        found_here = {k for k, v in values.items() if len(v) > 1 and k not in known}
+        differing.setdefault(task, set()).update(found_here)
+
+    def place(run: dict[str, Any]) -> tuple[str, str]:
+        settings = run["settings"]
+        task = _name(settings["task"])
+        told = [f"{settings['steps']} steps"]
+        told += [f"{key} {settings.get(key)}" for key in sorted(differing[task])]
+        return ", ".join([task, *told]), settings.get("algorithm", "ppo")
+
+    return place
+
+
+def _name(task: Any) -> str:
+    """Of a task: its id, also where the settings hold a description of one's own."""
+    return str(task["id"] if isinstance(task, dict) else task)
 
 
 def _text(summary: Summary) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from lare._kit import RunFolder
+from lare._kit.files import write_text_atomic
 from lare._kit.run import METRICS, SUMMARY
-from lare.errors import ConfigError
+from lare.errors import ConfigError, MissingExtraError
 
+TENSORBOARD = "tensorboard"
 #: What a run writes.
-OURS = {METRICS, SUMMARY, "checkpoint.pt", "policies.pt"}
+OURS = {METRICS, SUMMARY, "checkpoint", "checkpoint.pt", "policies.pt", TENSORBOARD}
 
 
 def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -56,17 +59,68 @@ def restored(results: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-def start(folder: Path) -> RunFolder:
+class TensorBoardFolder(RunFolder):
+    """A run folder whose numbers can be watched in TensorBoard as well.
+
+    Args:
+        path: of the run; the event files are in ``tensorboard`` in it.
+        options: as of :class:`RunFolder`.
+
+    Raises:
+        MissingExtraError: without TensorBoard.
+    """
+
+    def __init__(self, path: Path, **options: bool) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError(
+                'event files need TensorBoard: pip install "lare-rl[tensorboard]"'
+            ) from error
+        super().__init__(path, **options)
+        self._writer = SummaryWriter(str(self.path / TENSORBOARD))
+
+    def log(self, step: int, name: str, value: SupportsFloat) -> None:
+        """Append one number, and let it be seen at once."""
+        super().log(step, name, value)
+        self._writer.add_scalar(name, float(value), step)
+        self._writer.flush()
+
+    def write_summary(self, results: Mapping[str, Any], **options: Any) -> Path:
+        """Write ``summary.json``, and close the event file."""
+        self._writer.close()
+        return super().write_summary(results, **options)
+
+
+def start(folder: Path, *, tensorboard: bool = False) -> RunFolder:
     """Empty the folder of a run that was not finished.
+
+    Args:
+        folder: of the run.
+        tensorboard: write event files too.
 
     Raises:
         ConfigError: if it holds files that no run writes.
+        MissingExtraError: without TensorBoard, if that was asked for.
     """
     if folder.is_dir():
-        strange = sorted({path.name for path in folder.iterdir()} - OURS)
+        names = {path.name for path in folder.iterdir()} - OURS
+        # A run that was killed while it saved leaves the half of a checkpoint.
+        strange = sorted(name for name in names if not name.startswith(".checkpoint"))
         if strange:
             raise ConfigError(
                 f"{folder} holds {', '.join(strange[:5])}, which no run wrote and which would be "
                 "lost: name another folder, or move them away"
             )
-    return RunFolder(folder, overwrite=True)
+    return (TensorBoardFolder if tensorboard else RunFolder)(folder, overwrite=True)
+
+
+def go_on(folder: Path, steps: int, *, tensorboard: bool = False) -> RunFolder:
+    """Open the folder of a run that goes on at ``steps``; what was logged later is dropped."""
+    log = (TensorBoardFolder if tensorboard else RunFolder)(folder, resume=True)
+    metrics = folder / METRICS
+    if metrics.is_file():
+        lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = (line for line in lines if json.loads(line)["step"] <= steps)
+        write_text_atomic(metrics, "".join(kept))
+    return log

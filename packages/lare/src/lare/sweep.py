@@ -13,6 +13,8 @@ from lare.algos.mpe import train as train_mpe
 from lare.errors import ConfigError, MissingExtraError
 from lare.training import Settings, train
 
+Job = tuple[Settings | MPESettings, Path, bool]
+
 
 def run(
     settings: Sequence[Settings | MPESettings],
@@ -20,6 +22,7 @@ def run(
     *,
     jobs: int = 1,
     engine: str = "local",
+    tensorboard: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Train all of them; what is finished in ``out`` is kept.
@@ -29,6 +32,7 @@ def run(
         out: a folder per run is made in it.
         jobs: processes at a time; over Ray its cores say how many.
         engine: ``"local"``, or ``"ray"`` over a Ray cluster that runs or one on this machine.
+        tensorboard: write event files into the folders too.
         progress: called with a line for each finished run.
 
     Returns:
@@ -38,21 +42,21 @@ def run(
         ConfigError: if the engine is unknown.
         MissingExtraError: without Ray, if that was asked for.
     """
-    folders = [out / folder_name(one) for one in settings]
+    todo = [(one, out / folder_name(one), tensorboard) for one in settings]
     if engine == "ray":
-        return _over_ray(settings, folders, progress)
+        return _over_ray(todo, progress)
     if engine != "local":
         raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
     if jobs == 1 or len(settings) == 1:
         found = []
-        for one, folder in zip(settings, folders, strict=True):
-            found.append(work(one, folder))
-            progress(line(one, found[-1]))
+        for job in todo:
+            found.append(work(*job))
+            progress(line(job[0], found[-1]))
         return found
     found = []
     with get_context("spawn").Pool(jobs, initializer=_ignore_interrupts) as pool:
         # Leaving the block ends the processes, after an interrupt too.
-        done = pool.imap(_unpacked, list(zip(settings, folders, strict=True)))
+        done = pool.imap(_unpacked, todo)
         for one, results in zip(settings, done, strict=True):
             found.append(results)
             progress(line(one, results))
@@ -63,18 +67,18 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
 
 
-def _unpacked(job: tuple[Settings | MPESettings, Path]) -> dict[str, Any]:
+def _unpacked(job: Job) -> dict[str, Any]:
     return work(*job)
 
 
-def work(settings: Settings | MPESettings, folder: Path) -> dict[str, Any]:
+def work(settings: Settings | MPESettings, folder: Path, tensorboard: bool) -> dict[str, Any]:
     """One run on one thread."""
     import torch
 
     torch.set_num_threads(1)
     if isinstance(settings, MPESettings):
-        return train_mpe(settings, folder)
-    return train(settings, folder)
+        return train_mpe(settings, folder, tensorboard=tensorboard)
+    return train(settings, folder, tensorboard=tensorboard)
 
 
 def folder_name(settings: Settings | MPESettings) -> str:
@@ -88,11 +92,7 @@ def line(settings: Settings | MPESettings, results: dict[str, Any]) -> str:
     return f"{settings.method} seed {settings.seed}: {score:.1f} after {step} steps"
 
 
-def _over_ray(
-    settings: Sequence[Settings | MPESettings],
-    folders: Sequence[Path],
-    progress: Callable[[str], None],
-) -> list[dict[str, Any]]:
+def _over_ray(jobs: Sequence[Job], progress: Callable[[str], None]) -> list[dict[str, Any]]:
     try:
         import ray
     except ImportError as error:
@@ -104,8 +104,8 @@ def _over_ray(
     try:
         remote = ray.remote(num_cpus=1, max_calls=1)(work)
         waiting = {
-            remote.remote(one, folder.absolute()): index
-            for index, (one, folder) in enumerate(zip(settings, folders, strict=True))
+            remote.remote(settings, folder.absolute(), tensorboard): index
+            for index, (settings, folder, tensorboard) in enumerate(jobs)
         }
         results: dict[int, dict[str, Any]] = {}
         pending = list(waiting)
@@ -113,8 +113,8 @@ def _over_ray(
             (done,), pending = ray.wait(pending, num_returns=1)
             index = waiting[done]
             results[index] = ray.get(done)
-            progress(line(settings[index], results[index]))
+            progress(line(jobs[index][0], results[index]))
     finally:
         if started:
             ray.shutdown()
-    return [results[index] for index in range(len(settings))]
+    return [results[index] for index in range(len(jobs))]

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from lare import runs
+from lare._sb3_checkpoint import Checkpoint
 from lare.decomposition import correlation
 from lare.envs import EpisodicReward
 from lare.errors import ConfigError, MissingExtraError, TaskError
-from lare.latent_reward import LatentReward, shipped_functions
+from lare.latent_reward import LatentReward
 from lare.methods import METHODS, create, names
 from lare.relabel import Relabeler
 from lare.transitions import collect
@@ -42,6 +43,7 @@ class Settings:
         evaluation_episodes: with fixed seeds and the deterministic policy, scored by true reward.
         function: path of a saved latent reward or a ``.py`` file; None takes the shipped one.
         options: of the relabeler.
+        device: of actor, critic and decoder, as torch names it.
     """
 
     task: str
@@ -59,15 +61,21 @@ class Settings:
     evaluation_episodes: int = 10
     function: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
 
 
-def train(settings: Settings, out: str | Path | None = None) -> dict[str, Any]:
+def train(
+    settings: Settings, out: str | Path | None = None, *, tensorboard: bool = False
+) -> dict[str, Any]:
     """Train once, and evaluate by the true reward along the way.
 
     Args:
         settings: what to run.
-        out: a folder for ``metrics.jsonl`` and ``summary.json``. A finished run of the same
-            settings is read back and not repeated.
+        out: a folder for ``metrics.jsonl``, ``summary.json``, and a checkpoint until the run is
+            finished, written after each evaluation. A finished run of the same settings is read
+            back and not repeated; an interrupted one goes on from its checkpoint with fresh random
+            numbers and an environment that starts anew, so not to the same bits.
+        tensorboard: write event files to ``out`` too.
 
     Returns:
         ``scores`` by step, ``seconds``, ``steps_per_second``, ``correlation`` of the last rewards
@@ -82,12 +90,22 @@ def train(settings: Settings, out: str | Path | None = None) -> dict[str, Any]:
     folder = None if out is None else Path(out)
     if folder is not None and (done := runs.finished(folder, asdict(settings))) is not None:
         return done
-    run = None if folder is None else runs.start(folder)
     model, relabeler = build(settings)
     scores: dict[int, float] = {}
-    start = time.perf_counter()
-    trained_s = 0.0
+    seconds = trained_s = 0.0
     done_steps = 0
+    run, checkpoint = None, None
+    if folder is not None:
+        checkpoint = Checkpoint(folder, asdict(settings))
+        if (saved := checkpoint.load(model, relabeler)) is None:
+            run = runs.start(folder, tensorboard=tensorboard)
+        else:
+            relabeler, progress = saved
+            scores = {int(step): score for step, score in progress["scores"].items()}
+            seconds, trained_s = progress["seconds"], progress["trained_s"]
+            done_steps = model.num_timesteps
+            run = runs.go_on(folder, done_steps, tensorboard=tensorboard)
+    start = time.perf_counter() - seconds
     while done_steps < settings.steps:
         begin = time.perf_counter()
         chunk = min(settings.evaluate_every, settings.steps - done_steps)
@@ -95,8 +113,14 @@ def train(settings: Settings, out: str | Path | None = None) -> dict[str, Any]:
         trained_s += time.perf_counter() - begin
         done_steps = model.num_timesteps
         scores[done_steps] = evaluate(settings, model)
-        if run is not None:
+        if run is not None and checkpoint is not None:
             run.log(done_steps, "return", scores[done_steps])
+            progress = {
+                "scores": scores,
+                "seconds": time.perf_counter() - start,
+                "trained_s": trained_s,
+            }
+            checkpoint.save(model, relabeler, progress)
     results = {
         "scores": scores,
         "seconds": time.perf_counter() - start,
@@ -105,8 +129,11 @@ def train(settings: Settings, out: str | Path | None = None) -> dict[str, Any]:
         "zero_actions": evaluate(settings, None),
         "random_actions": evaluate(settings, "random"),
     }
-    if run is not None:
-        run.write_summary(results, settings=asdict(settings), seed=settings.seed)
+    if run is not None and checkpoint is not None:
+        run.write_summary(
+            results, settings=asdict(settings), seed=settings.seed, device=settings.device
+        )
+        checkpoint.remove()
     return results
 
 
@@ -132,8 +159,7 @@ def build(settings: Settings) -> tuple[Any, Relabeler | None]:
         features,
         env.observation_space,
         env.action_space,
-        seed=settings.seed,
-        **settings.options,
+        **{"seed": settings.seed, "device": settings.device, **settings.options},
     )
     if settings.method != "dense":
         env = EpisodicReward(env)
@@ -142,7 +168,7 @@ def build(settings: Settings) -> tuple[Any, Relabeler | None]:
         "learning_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
-        "device": "cpu",
+        "device": settings.device,
     }
     if settings.algorithm == "ppo":
         venv: Any = DummyVecEnv([lambda: env])
@@ -192,12 +218,7 @@ def make_env(settings: Settings) -> Any:
 def latent_reward(settings: Settings) -> LatentReward:
     """The function of a run."""
     if settings.function is None:
-        if settings.task not in shipped_functions():
-            raise ConfigError(
-                f"no latent reward is shipped for {settings.task}: write one with `lare generate` "
-                f"and pass it with --function. Shipped: {', '.join(shipped_functions())}"
-            )
-        return LatentReward.shipped(settings.task)
+        return LatentReward.shipped(settings.task, direct=settings.method == "direct")
     return LatentReward.from_path(settings.function)
 
 

@@ -99,3 +99,20 @@ def test_the_range_is_saved():
 def test_there_is_no_loss():
     with pytest.raises(ConfigError, match=r"fit\(\)"):
         ReturnGuidance().loss(None, torch.Generator())
+
+
+def test_half_of_a_batch_is_drawn_from_the_best_episodes():
+    store = EpisodeStore(64, (1,), n_envs=2)
+    for episode in range(8):  # returns 0 to 7, in environment 0; the negative in environment 1
+        for step in range(4):
+            total = [episode / 4, -episode / 4]
+            store.add(torch.zeros(2, 1), total, [step == 3, step == 3])
+    rows = np.full(2000, 63)
+    drawn, envs = ReturnGuidance(best=2).redraw(store, rows, rows * 0, np.random.default_rng(0))
+    assert rows.tolist() == [63] * 2000  # the caller's are left alone
+    assert (drawn[1000:] == 63).all()
+    assert set(drawn[:1000].tolist()) == set(range(24, 32))  # the last two episodes
+    assert (envs == 0).all()
+    assert np.bincount(drawn[:1000])[24:].min() > 80  # uniform over their steps
+    untouched, _ = ReturnGuidance(best=0).redraw(store, rows, rows * 0, np.random.default_rng(0))
+    assert (untouched == 63).all()

@@ -92,6 +92,7 @@ def test_registered_methods_have_the_published_sizes():
     assert diaster.recurrent.input_size == 2 + 1
     assert diaster.recurrent.hidden_size == 256
     assert METHODS["diaster"].options["weighting"] == "length"
+    assert METHODS["diaster"].options["episodes"] == 64
     assert isinstance(models["ircr"], ReturnGuidance)
 
 
@@ -113,8 +114,10 @@ def test_a_model_and_a_decoder_exclude_each_other():
 
 # --- several agents ------------------------------------------------------------------------------
 
+TRAINED = [name for name in MULTI_AGENT if name != "direct"]
 
-@pytest.mark.parametrize("name", MULTI_AGENT)
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_team_method_rewards_each_agent(name, episodes):
     batch, _ = episodes(4, (3,))
     model = multi_agent_model(name, 3, 3)
@@ -125,7 +128,7 @@ def test_every_team_method_rewards_each_agent(name, episodes):
     assert MULTI_AGENT[name].latent == name.startswith("lare")
 
 
-@pytest.mark.parametrize("name", MULTI_AGENT)
+@pytest.mark.parametrize("name", TRAINED)
 def test_team_weights_follow_from_the_seed_and_leave_torch_alone(name):
     state = torch.get_rng_state()
     one, two, other = (multi_agent_model(name, 3, 3, seed=seed) for seed in (0, 0, 1))
@@ -137,7 +140,7 @@ def test_team_weights_follow_from_the_seed_and_leave_torch_alone(name):
     assert name == "lare" or not torch.equal(first, third)  # which starts from zeros
 
 
-@pytest.mark.parametrize("name", MULTI_AGENT)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_team_model_resumes_bit_for_bit(name, episodes, train):
     batch, _ = episodes(4, (3,))
     options = {"hidden": 12} if name in ("arel", "stas") else {}
@@ -153,8 +156,8 @@ def test_a_team_model_resumes_bit_for_bit(name, episodes, train):
 
 
 def test_team_methods_have_the_published_sizes():
-    models = {name: multi_agent_model(name, 7, 4) for name in MULTI_AGENT}
-    for name in ("lare-rd", "rd", "rrd"):
+    models = {name: multi_agent_model(name, 7, 4) for name in TRAINED}
+    for name in ("lare-rd", "rd", "rrd", "rrd-unbiased"):
         layers = [layer for layer in models[name].decoder.network if hasattr(layer, "weight")]
         assert [layer.out_features for layer in layers] == [64, 64, 64, 64, 1]
     assert [models[name].kind for name in ("lare-rd", "rd", "rrd")] == ["rd-sum", "rd-sum", "rrd"]
@@ -177,3 +180,13 @@ def test_options_take_the_place_of_the_published_ones():
     assert multi_agent_model("arel", 3, 2, variance_weight=0.0).variance_weight == 0
     with pytest.raises(ConfigError, match="choose from lare"):
         multi_agent_model("shapley", 3, 2)
+
+
+def test_direct_generation_pays_each_agent_what_the_function_says():
+    model = multi_agent_model("direct", 1, 3)
+    factors = torch.randn(2, 5, 3, 1)
+    assert torch.equal(model.rewards(factors), factors[..., 0])
+    with pytest.raises(ConfigError, match="2 factors"):
+        multi_agent_model("direct", 2, 3)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        model.loss(None, None)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lare import runs
 from lare._kit import RunFolder
-from lare._kit.files import write_text_atomic
 from lare.errors import ConfigError
-from lare.runs import start
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
 
 
 class Checkpoint:
@@ -52,18 +49,11 @@ class Checkpoint:
         """Replace the saved state in one move; a run that is killed meanwhile keeps the old one."""
         save_tensors({"settings": self.settings, "state": state}, self.path)
 
-    def open_log(self, steps: int) -> RunFolder:
+    def open_log(self, steps: int, *, tensorboard: bool = False) -> RunFolder:
         """Open the folder for a run that goes on at ``steps``; what was logged later is dropped."""
         if not self.path.is_file():
-            return start(self.folder)
-        log = RunFolder(self.folder, resume=True)
-        metrics = self.folder / METRICS
-        if metrics.is_file():
-            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text_atomic(
-                metrics, "".join(line for line in lines if json.loads(line)["step"] <= steps)
-            )
-        return log
+            return runs.start(self.folder, tensorboard=tensorboard)
+        return runs.go_on(self.folder, steps, tensorboard=tensorboard)
 
     def remove(self) -> None:
         """Delete it; a finished run needs none."""

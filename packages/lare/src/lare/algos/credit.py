@@ -173,7 +173,10 @@ class Decomposed:
         self._module: nn.Module = model
         self.model = cast(RewardModel, model)
         self._optimizer = torch.optim.Adam(
-            model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+            # As a group: a bare empty list, of a model without parameters, would be refused.
+            [{"params": list(model.parameters())}],
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
         )
         rows = settings.buffer // episodes * horizon
         self.store = EpisodeStore(rows, (agents, n_factors), episodes)

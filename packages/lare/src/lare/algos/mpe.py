@@ -32,7 +32,7 @@ from lare.decomposition import correlation
 from lare.envs import MPETask, VectorizedMPE, get_task
 from lare.errors import ConfigError
 from lare.features import Features, RawFeatures
-from lare.latent_reward import LatentReward, shipped_functions
+from lare.latent_reward import LatentReward
 from lare.methods import MULTI_AGENT, PLAIN
 
 POLICIES = "policies.pt"
@@ -113,7 +113,11 @@ def method_names() -> list[str]:
 
 
 def train(
-    settings: MPESettings, out: str | Path | None = None, *, checkpoint_every: int = 50
+    settings: MPESettings,
+    out: str | Path | None = None,
+    *,
+    checkpoint_every: int = 50,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train once, and evaluate by the true return along the way.
 
@@ -123,6 +127,7 @@ def train(
             the run is finished. A finished run of the same settings is read back and not repeated;
             an interrupted one goes on from its checkpoint to the same results, bit for bit.
         checkpoint_every: iterations between checkpoints, 0 for none. One holds the stored episodes.
+        tensorboard: write event files to ``out`` too.
 
     Returns:
         ``scores`` by step, ``seconds`` and ``steps_per_second`` (environment steps, without
@@ -145,7 +150,7 @@ def train(
     checkpoint = None if folder is None else Checkpoint(folder, _plain(settings))
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         run.load_state_dict(state)
-    log = None if checkpoint is None else checkpoint.open_log(run.steps)
+    log = None if checkpoint is None else checkpoint.open_log(run.steps, tensorboard=tensorboard)
     while run.iteration < settings.iterations:
         run.iterate(log)
         if checkpoint is not None and checkpoint_every and run.iteration % checkpoint_every == 0:
@@ -343,7 +348,10 @@ def _credit(settings: MPESettings, env: VectorizedMPE, role: str) -> Credit:
     features: Features = RawFeatures(("next_observation",))
     if latent:
         features = latent_reward(settings, role)
-    wanted = settings.decomposition.agent_id
+    agent_id = settings.decomposition.agent_id
+    if agent_id is None:
+        agent_id = env.task.agent_id
+    agent_id = agent_id and latent and settings.method != "direct"
     episodes, agents = settings.copies * settings.episodes, len(env.roles[role])
     return Decomposed(
         settings.method,
@@ -352,7 +360,7 @@ def _credit(settings: MPESettings, env: VectorizedMPE, role: str) -> Credit:
         (env.horizon, episodes, agents, env.observation_size),
         env.n_actions,
         settings.decomposition,
-        agent_id=latent and (env.task.agent_id if wanted is None else wanted),
+        agent_id=agent_id,
         seed=settings.seed,
     )
 
@@ -370,12 +378,7 @@ def latent_reward(settings: MPESettings, role: str) -> LatentReward:
     task, given = get_task(settings.task), settings.function
     if given is None:
         name = task.id if len(task.roles) == 1 else f"{task.id}-{role}"
-        if name not in shipped_functions():
-            raise ConfigError(
-                f"no latent reward is shipped for {name}: write one with `lare generate` and pass "
-                f"it as function=. Shipped: {', '.join(shipped_functions())}"
-            )
-        return LatentReward.shipped(name)
+        return LatentReward.shipped(name, direct=settings.method == "direct")
     if isinstance(given, str):
         given = dict.fromkeys(task.roles, given) if len(task.roles) == 1 else {}
     if set(given) != set(task.roles):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -21,9 +24,13 @@ class ReturnGuidance(nn.Module):
     then looks neither better nor worse than the others. So rewards of steps out of the blue, as
     those of a rollout, are all the same, and an on-policy algorithm learns little from this method.
 
+    Args:
+        best: episodes that half of each batch comes from, those of the highest stored returns; 0
+            leaves batches as they were drawn. It takes a replay buffer that asks, see
+            :meth:`redraw`.
+
     Reference: arXiv 2412.11120, baseline IRCR, with the return undivided by the length as in the
-    code of arXiv 2111.05024. There half of each batch comes from the ten best episodes; that is a
-    matter of the replay buffer and left out.
+    code of arXiv 2111.05024, whose ten best episodes outlive the replay buffer.
     """
 
     closed_form = True  # the Relabeler calls solve() and takes no steps on a loss
@@ -31,8 +38,11 @@ class ReturnGuidance(nn.Module):
     high: Tensor
     mean: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, best: int = 10) -> None:
         super().__init__()
+        if best < 0:
+            raise ConfigError(f"best is {best}: give a number of episodes, or 0")
+        self.best = best
         for name in ("low", "high", "mean"):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
 
@@ -87,6 +97,38 @@ class ReturnGuidance(nn.Module):
         """
         self.solve(store)
         return self.normalized(store.returns_of(rows, envs).to(self.mean))
+
+    def redraw(
+        self,
+        store: EpisodeStore,
+        rows: np.ndarray,
+        envs: np.ndarray,
+        generator: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the first half of a batch from the best episodes, uniformly over their steps.
+
+        Args:
+            store: holds the episodes.
+            rows: int ``[B]``, as drawn from all steps.
+            envs: int ``[B]``.
+            generator: of the draw.
+
+        Returns:
+            Rows and environments, ``[B]`` each.
+        """
+        best = heapq.nlargest(self.best, store.episodes, key=lambda episode: episode.total)
+        if not best:
+            return rows, envs
+        rows, envs = rows.copy(), envs.copy()
+        ends = np.cumsum([episode.length for episode in best])
+        half = len(rows) // 2
+        drawn = generator.integers(ends[-1], size=half)
+        places = np.searchsorted(ends, drawn, side="right")
+        firsts = np.array([episode.first for episode in best])
+        starts = ends - [episode.length for episode in best]
+        rows[:half] = (firsts[places] + drawn - starts[places]) % store.capacity
+        envs[:half] = np.array([episode.env for episode in best])[places]
+        return rows, envs
 
     def rewards(self, factors: Tensor, mask: Tensor | None = None) -> Tensor:
         """Rewards ``[...]`` of steps ``[..., D]`` of episodes not known: the same for all."""

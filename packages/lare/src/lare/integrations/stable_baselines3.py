@@ -119,6 +119,7 @@ class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     ) -> ReplayBufferSamples:
         # The base class draws the environments inside, so that it cannot be asked which they were.
         env_inds = np.random.randint(0, self.n_envs, size=len(batch_inds))  # noqa: NPY002  as there
+        batch_inds, env_inds = self.relabeler.redraw(batch_inds, env_inds)
         if self.optimize_memory_usage:
             following = self.observations[(batch_inds + 1) % self.buffer_size, env_inds]
         else:

@@ -1,0 +1,50 @@
+"""Many runs: one after the other, over processes, over Ray."""
+
+from dataclasses import replace
+
+import pytest
+
+from lare import sweep
+from lare.algos.mpe import MPESettings
+from lare.errors import ConfigError
+
+SMALL = MPESettings(
+    "cooperative-navigation-6", "dense", 100, copies=2, hidden=8, evaluation_episodes=2
+)
+SETTINGS = [replace(SMALL, seed=seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return sweep.run(SETTINGS, tmp_path_factory.mktemp("alone"))
+
+
+def same(one, other):
+    return [run["scores"] for run in one] == [run["scores"] for run in other]
+
+
+def test_processes_find_what_one_finds(alone, tmp_path):
+    lines = []
+    found = sweep.run(SETTINGS, tmp_path, jobs=2, progress=lines.append)
+    assert same(found, alone)
+    assert len(lines) == 3
+    assert len(list(tmp_path.rglob("summary.json"))) == 3
+
+
+def test_ray_spreads_runs_over_two_workers(alone, tmp_path):
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        lines = []
+        found = sweep.run(SETTINGS, tmp_path, engine="ray", progress=lines.append)
+        assert ray.is_initialized(), "a cluster that was there before is left alone"
+    finally:
+        ray.shutdown()
+    assert same(found, alone)
+    assert len(lines) == 3
+    assert same(sweep.run(SETTINGS, tmp_path), alone)  # read back
+
+
+def test_an_unknown_engine(tmp_path):
+    with pytest.raises(ConfigError, match='give "local" or "ray"'):
+        sweep.run(SETTINGS, tmp_path, engine="slurm")
