@@ -22,7 +22,7 @@ TASKS = {
     "Pendulum-v1": Settings("Pendulum-v1", steps=5000, evaluate_every=1000),
     "Reacher-v5": Settings("Reacher-v5", steps=10_000, evaluate_every=2000),
     "HalfCheetah-v5": Settings(
-        "HalfCheetah-v5", steps=20_000, evaluate_every=4000, max_episode_steps=200, warmup=2000
+        "HalfCheetah-v5", steps=10_000, evaluate_every=2000, max_episode_steps=200, warmup=1000
     ),
 }
 #: Label -> method and options of the relabeler.

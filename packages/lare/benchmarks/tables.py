@@ -116,7 +116,24 @@ def speed() -> str:
     return f"{markdown(['what', 'ratio or seconds'], lines)}\n\n{note}"
 
 
-TABLES = {"decomposition": decomposition, "speed": speed}
+def mpe() -> str:
+    """Agent-steps per second of the particle tasks."""
+    run = load("mpe")
+    forms = [form for form in ("vectorized", "pettingzoo") if form in run["results"]]
+    lines = []
+    for task in run["results"]["vectorized"]:
+        cells = [task]
+        for form in forms:
+            rates = run["results"][form][task]
+            cells.append(f"{rates['median']} ({rates['lowest']} to {rates['highest']})")
+        lines.append(cells)
+    copies = run["settings"]["copies"]
+    note = f"Agent-steps per second, median and range of the repetitions. {machine(run)}"
+    head = ["task", f"vectorised, {copies} copies", "PettingZoo, one copy"][: 1 + len(forms)]
+    return f"{markdown(head, lines)}\n\n{note}"
+
+
+TABLES = {"decomposition": decomposition, "speed": speed, "mpe": mpe}
 
 
 def filled(text: str) -> str:

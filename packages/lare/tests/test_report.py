@@ -3,6 +3,7 @@
 import pytest
 
 from lare import report
+from lare.errors import ConfigError
 
 
 def run(seed, score, **settings):
@@ -33,3 +34,36 @@ def test_what_only_a_method_has_keeps_methods_comparable():
     (ours, theirs) = report.table(found)
     assert ours.task == theirs.task == "T, 10 steps"
     assert theirs.minus_lare.mean == pytest.approx(-1)
+
+
+def test_baselines_under_other_conditions_are_not_subtracted():
+    rows = report.table([run(0, 1.0), run(0, 5.0, method="episodic", width=8)])
+    assert {row.task for row in rows} == {"T, 10 steps, width 64", "T, 10 steps, width 8"}
+    assert all(row.minus_lare is None for row in rows)
+
+
+def test_variants_of_a_method_stay_beside_lare():
+    found = [run(0, 3.0), run(0, 2.0, function="ablated.py")]
+    found += [run(0, float(k), method="rrd", options={"k": k}) for k in (0, 1)]
+    rows = {row.method: row.minus_lare for row in report.table(found)}
+    assert rows.keys() == {
+        "lare",
+        "lare, function ablated.py",
+        "rrd, options.k 0",
+        "rrd, options.k 1",
+    }
+    assert rows["lare"] is None
+    assert rows["rrd, options.k 1"].mean == -2
+
+
+def test_tasks_of_ones_own_with_the_same_name_are_told_apart():
+    found = [run(0, h, task={"id": "g", "horizon": h}, algorithm="ppo") for h in (25, 50)]
+    assert [row.task for row in report.table(found)] == [
+        "g, 10 steps, task.horizon 25",
+        "g, 10 steps, task.horizon 50",
+    ]
+
+
+def test_the_same_run_twice_is_refused():
+    with pytest.raises(ConfigError, match="have seed 0 and the same settings"):
+        report.table([run(0, 1.0), run(0, 2.0)])

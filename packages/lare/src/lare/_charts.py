@@ -64,13 +64,15 @@ def curves(scores: Mapping[str, Sequence[Mapping[int, float]]]) -> Figure:
     """
     figure = _figure(7.5, 4)
     axis: Any = figure.subplots()
-    for colour, (name, runs) in zip(COLOURS, scores.items(), strict=False):
+    for index, (name, runs) in enumerate(scores.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        style = ("-", "--", ":")[index // len(COLOURS) % 3]
         steps = sorted(set.intersection(*(set(run) for run in runs)))
         values = np.array([[run[step] for step in steps] for run in runs])
         if len(runs) > 1:
             for row in values:
                 axis.plot(steps, row, color=colour, alpha=0.3, linewidth=0.8)
-        axis.plot(steps, values.mean(0), color=colour, linewidth=2, marker="o", ms=3, label=name)
+        axis.plot(steps, values.mean(0), color=colour, lw=2, ls=style, marker="o", ms=3, label=name)
     axis.set_xlabel("environment steps")
     axis.set_ylabel("true return")
     axis.legend(frameon=False)

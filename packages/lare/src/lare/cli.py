@@ -274,7 +274,7 @@ def train(
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
     engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
     device: Annotated[
-        str, typer.Option(help="Of actor, critic and decoder, as torch names it.")
+        str, typer.Option(help="Of actor, critic and decoder: cpu, cuda, cuda:1.")
     ] = "cpu",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run folders too.")
@@ -356,13 +356,14 @@ def info(as_json: JsonOption = False) -> None:
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     libraries = ["openai", "tiktoken", "stable_baselines3", "mujoco", "pettingzoo", "mpe2"]
-    libraries += ["torchrl", "matplotlib", "ray"]
+    libraries += ["torchrl", "matplotlib", "ray", "tensorboard"]
     facts = {
         **versions(),
         "devices": ", ".join(["cpu", *cuda]),
         "optional": ", ".join(n for n in libraries if importlib.util.find_spec(n)) or "none",
         "tasks": ", ".join(shipped_tasks()),
         "functions": ", ".join(shipped_functions()),
+        "direct functions": ", ".join(shipped_functions(direct=True)),
         "methods": ", ".join(names()),
     }
     if as_json:

@@ -233,11 +233,16 @@ class EpisodeStore:
 
         Returns:
             ``[B, *shape]``, a copy.
+
+        Raises:
+            ValueError: if there is no such row or environment.
         """
         # Four times faster than indexing the tensor with two others.
+        places = np.ravel_multi_index(
+            (np.asarray(rows), np.asarray(envs)), (self.capacity, self.n_envs)
+        )
         flat = self.factors.numpy().reshape(-1, *self.shape)
-        chosen = flat.take(np.asarray(rows) * self.n_envs + np.asarray(envs), axis=0)
-        return torch.from_numpy(chosen)
+        return torch.from_numpy(flat.take(places, axis=0))
 
     @property
     def returns(self) -> np.ndarray:
@@ -263,6 +268,21 @@ class EpisodeStore:
         found = np.searchsorted(starts, places, side="right") - 1
         inside = (starts[found] <= places) & (places < ends[found])
         return torch.from_numpy(np.where(inside, totals[found], np.nan))
+
+    def best(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the whole episodes of the highest returns lie.
+
+        Args:
+            count: at most.
+
+        Returns:
+            Environment, first row ever and length, int64 ``[count or fewer]`` each.
+        """
+        starts, ends, totals = self._tabulate()
+        chosen = np.arange(len(totals))
+        if count < len(totals):
+            chosen = np.argpartition(-totals, count)[:count]
+        return starts[chosen] // _ENV, starts[chosen] % _ENV, ends[chosen] - starts[chosen]
 
     def _tabulate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Start, end and return of every whole episode; made anew after one came or went.

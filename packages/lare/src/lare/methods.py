@@ -69,7 +69,7 @@ METHODS = {
     "diaster": Method(
         "raw numbers, differences of sub-trajectories",
         False,
-        # Published: of every 1000 calls, one update per step of an episode, on 64 episodes.
+        # Published: per 1000 calls as many updates as an episode has steps, 200 say, on 64 of them.
         {
             "model": Diaster,
             "weighting": "length",
@@ -85,7 +85,9 @@ METHODS = {
         {"model": lambda _: ReturnGuidance(), **_AS_PUBLISHED},
     ),
     "direct": Method(
-        "a function that returns the reward itself, nothing learned", True, {"model": DirectReward}
+        "a function that returns the reward itself, nothing learned",
+        True,
+        {"model": DirectReward, **_AS_PUBLISHED},
     ),
 }
 PLAIN = ("episodic", "dense")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,7 @@ def load(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: if there is none.
     """
-    found = []
-    for path in sorted(Path(folder).rglob(SUMMARY)):
-        summary = runs.read(path)
-        found.append({**summary, "results": runs.restored(summary["results"])})
+    found = [runs.read(path) for path in sorted(Path(folder).rglob(SUMMARY))]
     if not found:
         raise ConfigError(f"{folder} holds no finished run: `lare train --out {folder}` makes them")
     return found
@@ -52,27 +49,40 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def table(found: list[dict[str, Any]]) -> list[Row]:
     """Put runs of the same settings but the seed in a row, best method first.
 
-    Runs are compared within the same task, algorithm and further settings; where these differ
-    between runs of one task, they are told beside its name.
+    Runs are compared within the same task and settings; settings of the method itself tell rows
+    apart. Settings in which runs differ are told beside the name of the task or of the method.
+
+    Raises:
+        ConfigError: if two runs have the same settings and seed.
     """
-    groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
-    place_of = _places(found)
-    for run in found:
-        key = (*place_of(run), run["settings"]["method"])
-        groups.setdefault(key, {})[run["settings"]["seed"]] = run["results"]
     made = []
-    for (task, algorithm, method), by_seed in groups.items():
-        final = {seed: list(result["scores"].values())[-1] for seed, result in by_seed.items()}
-        ours = groups.get((task, algorithm, "lare"), {})
-        shared = [seed for seed in final if seed in ours]
-        difference = None
-        if method != "lare" and shared:
-            theirs = [list(ours[seed]["scores"].values())[-1] for seed in shared]
-            difference = paired_difference([final[seed] for seed in shared], theirs)
-        speed = sum(result["steps_per_second"] for result in by_seed.values()) / len(by_seed)
-        scores = summarize(list(final.values()))
-        made.append(Row(task, algorithm, method, scores, difference, tuple(sorted(final)), speed))
+    for place, methods in _places(found).items():
+        baseline = _finals(methods["lare"]) if "lare" in methods else {}
+        for method, runs_of in methods.items():
+            final = _finals(runs_of)
+            shared = [seed for seed in final if seed in baseline]
+            difference = None
+            if method != "lare" and shared:
+                theirs = [baseline[seed] for seed in shared]
+                difference = paired_difference([final[seed] for seed in shared], theirs)
+            speed = statistics.fmean(run["results"]["steps_per_second"] for run in runs_of)
+            scores = summarize(list(final.values()))
+            made.append(Row(*place, method, scores, difference, tuple(sorted(final)), speed))
     return sorted(made, key=lambda row: (row.task, row.algorithm, -row.scores.mean))
+
+
+def _finals(found: list[dict[str, Any]]) -> dict[int, float]:
+    """The last score by seed."""
+    final = {}
+    for run in found:
+        seed = run["settings"]["seed"]
+        if seed in final:
+            raise ConfigError(
+                f"two runs of {run['settings']['method']} have seed {seed} and the same settings: "
+                "move one of them away"
+            )
+        final[seed] = list(run["results"]["scores"].values())[-1]
+    return final
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -97,12 +107,12 @@ def write(folder: Path) -> Path:
     found = load(folder)
     page = Report("Training on episodic rewards")
     page.table(HEAD, [cells(asdict(row)) for row in table(found)], "True return at the end")
-    place_of = _places(found)
-    for place in dict.fromkeys(place_of(run) for run in found):
-        same = [run for run in found if place_of(run) == place]
-        scores: dict[str, list[dict[int, float]]] = {}
-        for run in same:
-            scores.setdefault(run["settings"]["method"], []).append(run["results"]["scores"])
+    for place, methods in _places(found).items():
+        same = [run for runs_of in methods.values() for run in runs_of]
+        scores = {
+            method: [run["results"]["scores"] for run in runs_of]
+            for method, runs_of in methods.items()
+        }
         page.heading(", ".join(place))
         page.figure(_charts.curves(scores), "True return over environment steps")
         zero, random = (
@@ -113,36 +123,55 @@ def write(folder: Path) -> Path:
     return page.write(Path(folder) / "report.html")
 
 
-def _places(found: list[dict[str, Any]]) -> Callable[[dict[str, Any]], tuple[str, str]]:
-    """What a run is compared within: task and length of the training, and algorithm.
-
-    To the task are added the settings in which runs of the same task, algorithm and method differ.
-    """
-    seen: dict[tuple[str, str], dict[str, set[str]]] = {}
-    for run in found:
-        settings = run["settings"]
-        values = seen.setdefault((_name(settings["task"]), settings["method"]), {})
-        for key, value in settings.items():
-            values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
-    differing: dict[str, set[str]] = {}
-    for (task, _), values in seen.items():
-        known = ("task", "method", "algorithm", "steps", "seed")
-        found_here = {k for k, v in values.items() if len(v) > 1 and k not in known}
-        differing.setdefault(task, set()).update(found_here)
-
-    def place(run: dict[str, Any]) -> tuple[str, str]:
-        settings = run["settings"]
-        task = _name(settings["task"])
-        told = [f"{settings['steps']} steps"]
-        told += [f"{key} {settings.get(key)}" for key in sorted(differing[task])]
-        return ", ".join([task, *told]), settings.get("algorithm", "ppo")
-
-    return place
+#: Settings that belong to the method: they tell its rows apart, not what is compared.
+_OF_METHOD = ("function", "options", "decoder_updates", "decomposition")
+#: Settings that are always told, or that say nothing.
+_KNOWN = ("task", "task.id", "method", "algorithm", "steps", "seed")
 
 
-def _name(task: Any) -> str:
-    """Of a task: its id, also where the settings hold a description of one's own."""
-    return str(task["id"] if isinstance(task, dict) else task)
+def _places(
+    found: list[dict[str, Any]],
+) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
+    """Runs by task and algorithm, and then by method."""
+    settings = [_flat(run["settings"]) for run in found]
+    places: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for run, mine in zip(found, settings, strict=True):
+        same_task = [other for other in settings if _task(other) == _task(mine)]
+        same_method = [other for other in same_task if other["method"] == mine["method"]]
+        here = [k for k in _differing(same_task) if k.partition(".")[0] not in _OF_METHOD]
+        own = [k for k in _differing(same_method) if k.partition(".")[0] in _OF_METHOD]
+        task = ", ".join([_task(mine), f"{mine['steps']} steps", *_told(mine, here)])
+        method = ", ".join([mine["method"], *_told(mine, own)])
+        place = places.setdefault((task, mine.get("algorithm", "ppo")), {})
+        place.setdefault(method, []).append(run)
+    return places
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _task(settings: dict[str, Any]) -> str:
+    """The id of a task, also where the settings hold a description of one's own."""
+    return str(settings.get("task", settings.get("task.id")))
+
+
+def _differing(settings: list[dict[str, Any]]) -> list[str]:
+    """Names of settings that are not the same in all."""
+    names = sorted({name for one in settings for name in one} - set(_KNOWN))
+    return [n for n in names if len({json.dumps(one.get(n)) for one in settings}) > 1]
+
+
+def _told(settings: dict[str, Any], names: list[str]) -> list[str]:
+    """Values that are not the default of being left out."""
+    return [f"{n} {settings[n]}" for n in names if settings.get(n) is not None]
 
 
 def _text(summary: Summary) -> str:

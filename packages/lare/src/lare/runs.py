@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 from lare._kit import RunFolder
 from lare._kit.files import write_text_atomic
-from lare._kit.run import METRICS, SUMMARY
+from lare._kit.run import METRICS, SUMMARY, _plain
 from lare.errors import ConfigError, MissingExtraError
 
-TENSORBOARD = "tensorboard"
-#: What a run writes.
-OURS = {METRICS, SUMMARY, "checkpoint", "checkpoint.pt", "policies.pt", TENSORBOARD}
+#: What a run writes; a run that was killed while it saved leaves the half of a checkpoint.
+OURS = re.compile(
+    rf"{re.escape(METRICS)}|{re.escape(SUMMARY)}|lare-checkpoint|policies\.pt"
+    r"|checkpoint\.pt|\.checkpoint\.pt\.[0-9]+|events\.out\.tfevents\..*"
+)
 
 
 def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -27,24 +30,30 @@ def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     summary = read(path)
-    if summary["settings"] != json.loads(json.dumps(settings)):
+    if summary["settings"] != json.loads(json.dumps(_plain(settings))):
         raise ConfigError(
             f"{folder} holds a run with other settings: name another folder, or remove that one"
         )
-    return restored(summary["results"])
+    results: dict[str, Any] = summary["results"]
+    return results
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the summary of a run.
+    """Read the summary of a run, its results as they were before JSON.
 
     Raises:
         ConfigError: if it is damaged.
     """
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not summary["results"]["scores"] or not isinstance(summary["settings"], dict):
+        restored(summary["results"])
+        for key in ("task", "method", "steps", "seed"):
+            summary["settings"][key]
+        for key in ("steps_per_second", "zero_actions", "random_actions"):
+            float(summary["results"][key])
+        if not summary["results"]["scores"]:
             raise ValueError("it has no scores")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is damaged or not of a training run ({error}): move it away"
         ) from error
@@ -63,14 +72,15 @@ class TensorBoardFolder(RunFolder):
     """A run folder whose numbers can be watched in TensorBoard as well.
 
     Args:
-        path: of the run; the event files are in ``tensorboard`` in it.
+        path: of the run, which gets the event files too.
+        steps: where the run goes on; later points of an earlier try are not shown.
         options: as of :class:`RunFolder`.
 
     Raises:
         MissingExtraError: without TensorBoard.
     """
 
-    def __init__(self, path: Path, **options: bool) -> None:
+    def __init__(self, path: Path, *, steps: int | None = None, **options: bool) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -78,7 +88,8 @@ class TensorBoardFolder(RunFolder):
                 'event files need TensorBoard: pip install "lare-rl[tensorboard]"'
             ) from error
         super().__init__(path, **options)
-        self._writer = SummaryWriter(str(self.path / TENSORBOARD))
+        purge = None if steps is None else steps + 1
+        self._writer = SummaryWriter(str(self.path), purge_step=purge)
 
     def log(self, step: int, name: str, value: SupportsFloat) -> None:
         """Append one number, and let it be seen at once."""
@@ -104,9 +115,7 @@ def start(folder: Path, *, tensorboard: bool = False) -> RunFolder:
         MissingExtraError: without TensorBoard, if that was asked for.
     """
     if folder.is_dir():
-        names = {path.name for path in folder.iterdir()} - OURS
-        # A run that was killed while it saved leaves the half of a checkpoint.
-        strange = sorted(name for name in names if not name.startswith(".checkpoint"))
+        strange = sorted(p.name for p in folder.iterdir() if not OURS.fullmatch(p.name))
         if strange:
             raise ConfigError(
                 f"{folder} holds {', '.join(strange[:5])}, which no run wrote and which would be "
@@ -116,11 +125,23 @@ def start(folder: Path, *, tensorboard: bool = False) -> RunFolder:
 
 
 def go_on(folder: Path, steps: int, *, tensorboard: bool = False) -> RunFolder:
-    """Open the folder of a run that goes on at ``steps``; what was logged later is dropped."""
-    log = (TensorBoardFolder if tensorboard else RunFolder)(folder, resume=True)
+    """Open the folder of a run that goes on at ``steps``; what was logged later is dropped.
+
+    Raises:
+        ConfigError: if ``metrics.jsonl`` is damaged.
+    """
     metrics = folder / METRICS
+    # The constructor drops a last line that was cut off.
+    log = (
+        TensorBoardFolder(folder, steps=steps, resume=True)
+        if tensorboard
+        else RunFolder(folder, resume=True)
+    )
     if metrics.is_file():
         lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = (line for line in lines if json.loads(line)["step"] <= steps)
+        try:
+            kept = [line for line in lines if json.loads(line)["step"] <= steps]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{metrics} is damaged ({error}): move it away") from error
         write_text_atomic(metrics, "".join(kept))
     return log

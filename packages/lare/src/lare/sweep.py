@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -29,7 +30,7 @@ def run(
 
     Args:
         settings: one run each.
-        out: a folder per run is made in it.
+        out: a folder per run is made in it. Over a Ray cluster every node has to see it.
         jobs: processes at a time; over Ray its cores say how many.
         engine: ``"local"``, or ``"ray"`` over a Ray cluster that runs or one on this machine.
         tensorboard: write event files into the folders too.
@@ -71,6 +72,11 @@ def _unpacked(job: Job) -> dict[str, Any]:
     return work(*job)
 
 
+def _work_in(folder: Path, job: Job) -> dict[str, Any]:
+    os.chdir(folder)  # what a path in the settings starts from
+    return work(*job)
+
+
 def work(settings: Settings | MPESettings, folder: Path, tensorboard: bool) -> dict[str, Any]:
     """One run on one thread."""
     import torch
@@ -102,11 +108,13 @@ def _over_ray(jobs: Sequence[Job], progress: Callable[[str], None]) -> list[dict
         # An address in RAY_ADDRESS is a running cluster; without one, this machine is.
         ray.init(include_dashboard=False, log_to_driver=False, num_cpus=None)
     try:
-        remote = ray.remote(num_cpus=1, max_calls=1)(work)
-        waiting = {
-            remote.remote(settings, folder.absolute(), tensorboard): index
-            for index, (settings, folder, tensorboard) in enumerate(jobs)
-        }
+        remote = ray.remote(num_cpus=1, max_calls=1)(_work_in)
+        waiting = {}
+        for index, (settings, folder, tensorboard) in enumerate(jobs):
+            on_gpu = getattr(settings, "device", "cpu").startswith("cuda")
+            task = remote.options(num_gpus=1 if on_gpu else None)
+            job = settings, folder.absolute(), tensorboard
+            waiting[task.remote(Path.cwd(), job)] = index
         results: dict[int, dict[str, Any]] = {}
         pending = list(waiting)
         while pending:

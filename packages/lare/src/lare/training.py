@@ -37,13 +37,13 @@ class Settings:
         learning_rate: of actor and critic.
         batch_size: transitions per gradient step.
         warmup: random steps before the first gradient step.
-        decoder_updates: steps of the decoder per rollout, with PPO; off-policy it takes one per
+        decoder_updates: updates of the decoder per rollout, with PPO; off-policy it gets one per
             gradient step.
         evaluate_every: steps between evaluations.
         evaluation_episodes: with fixed seeds and the deterministic policy, scored by true reward.
         function: path of a saved latent reward or a ``.py`` file; None takes the shipped one.
         options: of the relabeler.
-        device: of actor, critic and decoder, as torch names it.
+        device: of actor, critic and decoder, ``"cpu"`` or ``"cuda"`` with or without a number.
     """
 
     task: str
@@ -65,16 +65,22 @@ class Settings:
 
 
 def train(
-    settings: Settings, out: str | Path | None = None, *, tensorboard: bool = False
+    settings: Settings,
+    out: str | Path | None = None,
+    *,
+    checkpoint_every_s: float | None = 60.0,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train once, and evaluate by the true reward along the way.
 
     Args:
         settings: what to run.
         out: a folder for ``metrics.jsonl``, ``summary.json``, and a checkpoint until the run is
-            finished, written after each evaluation. A finished run of the same settings is read
-            back and not repeated; an interrupted one goes on from its checkpoint with fresh random
-            numbers and an environment that starts anew, so not to the same bits.
+            finished. A finished run of the same settings is read back and not repeated; an
+            interrupted one goes on from its checkpoint with fresh random numbers and an environment
+            that starts anew, so not to the same bits.
+        checkpoint_every_s: checkpoints are written after an evaluation, if the last one is so many
+            seconds old; one holds the replay buffer. None for none.
         tensorboard: write event files to ``out`` too.
 
     Returns:
@@ -83,8 +89,11 @@ def train(
 
     Raises:
         MissingExtraError: without Stable-Baselines3.
-        ConfigError: if a setting is unknown.
+        ConfigError: if a setting is unknown, or ``out`` holds a run with other settings or a
+            damaged one.
+        StateError: if the latent reward of an interrupted run has changed.
     """
+    _check_device(settings.device)
     if settings.method not in names():
         raise ConfigError(f"method is {settings.method!r}: choose from {', '.join(names())}")
     folder = None if out is None else Path(out)
@@ -96,7 +105,7 @@ def train(
     done_steps = 0
     run, checkpoint = None, None
     if folder is not None:
-        checkpoint = Checkpoint(folder, asdict(settings))
+        checkpoint = Checkpoint(folder, asdict(settings), checkpoint_every_s)
         if (saved := checkpoint.load(model, relabeler)) is None:
             run = runs.start(folder, tensorboard=tensorboard)
         else:
@@ -135,6 +144,20 @@ def train(
         )
         checkpoint.remove()
     return results
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that is not there; Stable-Baselines3 would take the CPU in its place."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        known = device.type in ("cpu", "cuda")
+        torch.empty(0, device=device if known else "cpu")
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device is {name!r}, which cannot be used here: {error}") from error
+    if not known:
+        raise ConfigError(f'device is {name!r}: give "cpu", "cuda" or "cuda:1"')
 
 
 def build(settings: Settings) -> tuple[Any, Relabeler | None]:

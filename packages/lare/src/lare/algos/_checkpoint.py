@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,16 @@ class Checkpoint:
         """The state last saved; None if there is none.
 
         Raises:
-            ConfigError: if it was saved with other settings.
+            ConfigError: if it was saved with other settings, or is damaged.
         """
         if not self.path.is_file():
             return None
-        saved = load_tensors(self.path)
+        try:
+            saved = load_tensors(self.path)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ConfigError(
+                f"{self.path} is damaged ({error}): remove it to begin the run again"
+            ) from error
         if saved["settings"] != self.settings:
             raise ConfigError(
                 f"{self.folder} holds an interrupted run with other settings: name another folder, "

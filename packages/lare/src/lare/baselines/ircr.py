@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -116,18 +114,16 @@ class ReturnGuidance(nn.Module):
         Returns:
             Rows and environments, ``[B]`` each.
         """
-        best = heapq.nlargest(self.best, store.episodes, key=lambda episode: episode.total)
-        if not best:
+        where, firsts, lengths = store.best(self.best)
+        if not len(where):
             return rows, envs
         rows, envs = rows.copy(), envs.copy()
-        ends = np.cumsum([episode.length for episode in best])
+        ends = np.cumsum(lengths)
         half = len(rows) // 2
         drawn = generator.integers(ends[-1], size=half)
         places = np.searchsorted(ends, drawn, side="right")
-        firsts = np.array([episode.first for episode in best])
-        starts = ends - [episode.length for episode in best]
-        rows[:half] = (firsts[places] + drawn - starts[places]) % store.capacity
-        envs[:half] = np.array([episode.env for episode in best])[places]
+        rows[:half] = (firsts[places] + drawn - (ends - lengths)[places]) % store.capacity
+        envs[:half] = where[places]
         return rows, envs
 
     def rewards(self, factors: Tensor, mask: Tensor | None = None) -> Tensor:
