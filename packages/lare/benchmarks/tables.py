@@ -79,14 +79,13 @@ def learning(name: str) -> str:
             label,
             interval(rows[label]["return"], digits),
             "" if label == "lare" else interval(rows[label]["lare_minus_this"], digits),
-            f"{np.mean([run['steps_per_second'] for run in rows[label]['runs']]):.0f}",
         ]
         for label in ordered
     ]
     first = rows["lare"]["runs"]
     zero = np.mean([run["zero_actions"] for run in first])
     random = np.mean([run["random_actions"] for run in first])
-    head = ["method", "return: mean, IQM [95 %]", "lare minus this, paired", "steps/s"]
+    head = ["method", "return: mean, IQM [95 %]", "lare minus this, paired"]
     note = (
         f"{len(first)} seeds, true return after {run['settings']['steps']} steps. Zero actions "
         f"score {zero:.{digits}f}, random ones {random:.{digits}f}. {machine(run)}"
