@@ -31,6 +31,7 @@ def test_processes_find_what_one_finds(alone, tmp_path):
     assert len(list(tmp_path.rglob("summary.json"))) == 3
 
 
+@pytest.mark.slow  # starting Ray takes longer than all other tests of this file
 def test_ray_spreads_runs_over_two_workers(alone, tmp_path):
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
