@@ -1,0 +1,56 @@
+"""A bonus for every key state met, and nothing on the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lemae.algos.rollout import Episodes
+from lemae.errors import ConfigError
+from lemae.labels import KeyStates, label
+
+
+class DiscriminatorBonus:
+    """Pays for the step after which a key state is first true in its episode.
+
+    What is left of LEMAE without distances, memory and plans. The variant of ELLM in the paper
+    comes down to the same: it pays where the function says that the goal is reached.
+
+    Args:
+        key_states: to label episodes with; None takes the chains that episodes have.
+        scale: paid per key state.
+
+    Raises:
+        ConfigError: if the scale is negative.
+
+    Reference: arXiv 2410.02511, baseline ELLM; arXiv 2302.06692.
+    """
+
+    def __init__(self, key_states: KeyStates | None = None, scale: float = 1.0) -> None:
+        if not scale >= 0:
+            raise ConfigError(f"scale is {scale}: give 0 or more")
+        self.key_states = key_states
+        self.scale = scale
+
+    def observe(self, episodes: Episodes) -> None:
+        """Nothing is learned."""
+
+    def bonus(self, episodes: Episodes) -> np.ndarray:
+        """What to add to the rewards of episodes: float64 ``[T, B]``."""
+        found = np.zeros(episodes.rewards.shape)
+        chains = episodes.chains
+        if self.key_states is not None:
+            chains = label(self.key_states, episodes.states, episodes.lengths)
+        for episode, chain in enumerate(chains):
+            for t, _ in chain:
+                found[t - 1, episode] += self.scale
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to go on from."""

@@ -1,0 +1,400 @@
+"""The command ``lemae``: results to stdout, everything else to stderr.
+
+torch is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lemae._codegen.errors import CodegenError
+from lemae._kit import KitError
+from lemae.errors import ConfigError, LemaeError, TaskError
+
+app = typer.Typer(
+    name="lemae",
+    help="Key states lead multi-agent exploration to sparse rewards.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Algorithm(str, Enum):
+    """Learners."""
+
+    ippo = "ippo"
+    qmix = "qmix"
+    vdn = "vdn"
+    iql = "iql"
+
+
+class Memory(str, Enum):
+    """Forms of the memory."""
+
+    tree = "tree"
+    chain = "chain"
+    dag = "dag"
+
+
+class Engine(str, Enum):
+    """Where runs go."""
+
+    local = "local"
+    ray = "ray"
+
+
+TaskOption = Annotated[
+    str,
+    typer.Option("--task", help="Such as pass, secret-room, smax-2s3z, package.module:function."),
+]
+OptionsOption = Annotated[
+    list[str] | None, typer.Option("--option", help="Of the task, as name=value; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+
+
+def _show(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    shown = Table(title=escape(title) or None, title_justify="left")
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for row in rows:
+        shown.add_row(*map(escape, row))  # names are not markup
+    # A table cut to fit a pipe is of no use: give it the width it needs.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(shown)
+
+
+def _print_json(value: Any) -> None:
+    from lemae._kit.run import _plain
+
+    sys.stdout.write(json.dumps(_plain(value), indent=1) + "\n")
+
+
+def _out(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _err(line: str, style: str = "") -> None:
+    Console(stderr=True, soft_wrap=True).print(line, style=style, highlight=False, markup=False)
+
+
+def _numbers(text: str) -> list[int]:
+    found: list[int] = []
+    for part in text.split(","):
+        if match := re.fullmatch(r"\s*([0-9]{1,9})\s*\.\.\s*([0-9]{1,9})\s*", part):
+            found += range(int(match[1]), int(match[2]) + 1)
+        elif re.fullmatch(r"\s*[0-9]{1,9}\s*", part):
+            found.append(int(part))
+        else:
+            raise typer.BadParameter(f"{text!r}: expected 0..4, or 0,3,5", param_hint="--seeds")
+    if not found:
+        raise typer.BadParameter(f"{text!r} holds no seed", param_hint="--seeds")
+    return list(dict.fromkeys(found))
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    """Options of a task: numbers, true, false and null as JSON has them, anything else as text."""
+    found: dict[str, Any] = {}
+    for part in given or []:
+        name, equals, value = part.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{part!r}: expected name=value", param_hint="--option")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(min=0, max=10**9, help="Of everything random.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="At most, of the run with key states.")
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the results; emptied first if it is one the demo wrote."),
+    ] = Path("lemae-demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Solve Pass with key states, plain IPPO beside it; 1 if a promised effect is missing."""
+    from lemae import demo as job
+
+    ours = job.is_of_demo(out)
+    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
+        raise typer.BadParameter(
+            f"{out} has content that the demo did not write", param_hint="--out"
+        )
+    results = job.run(out, seed=seed, steps=steps, overwrite=ours, progress=_err)
+    if as_json:
+        _print_json(results)
+    else:
+        _show(job.HEAD, job.rows(results), "Pass, 30 by 30: reward on success alone")
+    _err(f"report: {out / 'report.html'}")
+    broken = job.broken_promises(results)
+    for line in broken:
+        _err(f"missing effect: {line}", "red")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prompt(task: TaskOption, option: OptionsOption = None, as_json: JsonOption = False) -> None:
+    """Show what a language model would be told, and how many tokens that is."""
+    from lemae._codegen import estimate_tokens
+    from lemae.prompts import first
+
+    messages = first(_env(task, option).task_spec)
+    count, estimated = estimate_tokens(messages)
+    if as_json:
+        _print_json({"messages": messages, "tokens": count, "estimated": estimated})
+        return
+    for message in messages:
+        _out(f"[{message['role']}]\n{message['content']}\n")
+    _err(f"{count} tokens{' (estimate)' if estimated else ''}")
+
+
+def _env(task: str, option: list[str] | None) -> Any:
+    from lemae.settings import Settings
+    from lemae.training import make_env
+
+    return make_env(Settings(task, options=_options(option)), 16)
+
+
+@app.command()
+def generate(
+    task: TaskOption,
+    model: Annotated[str, typer.Option(help="Name of the model at the service.")],
+    out: Annotated[Path, typer.Option(help="Folder for the key states and the transcript.")],
+    base_url: Annotated[
+        str | None, typer.Option(help="Of an OpenAI-compatible service, such as a local server.")
+    ] = None,
+    option: OptionsOption = None,
+    max_key_states: Annotated[int, typer.Option(min=1, help="How many may be named.")] = 4,
+    max_rethink: Annotated[
+        int, typer.Option(min=0, help="Turns in which the model checks its own answer.")
+    ] = 1,
+    max_repair: Annotated[
+        int, typer.Option(min=0, help="Answers asked for again after a failed one.")
+    ] = 3,
+    seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="File with replies, reused. [OUT/replies.sqlite]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the prompt, ask nobody.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a language model name key states, check them, have them repaired.
+
+    The key is read from the environment variable OPENAI_API_KEY and goes nowhere else; a local
+    server needs none.
+    """
+    if dry_run:
+        prompt(task, option, as_json)
+        return
+    from lemae._codegen import OpenAIChat, ReplyCache
+    from lemae.generation import generate as job
+
+    env = _env(task, option)
+    replies = ReplyCache(cache or out / "replies.sqlite")
+    try:
+        llm = OpenAIChat(model, base_url=base_url, cache=replies)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    made = job(
+        env.task_spec,
+        llm,
+        env,
+        max_key_states=max_key_states,
+        max_rethink=max_rethink,
+        max_repair=max_repair,
+        on_failure="raise",
+        seed=seed,
+        out=out,
+    )
+    assert made is not None  # on_failure="raise"
+    if as_json:
+        _print_json(made.meta)
+    else:
+        _out(made.source)
+    _err(f"saved: {out}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Defines is_NAME(state); or a saved folder.")],
+    task: TaskOption,
+    option: OptionsOption = None,
+    probes: Annotated[int, typer.Option(min=1, help="States of random actions to try.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check key states: 0 all accepted, 1 one rejected, with every reason."""
+    from lemae.checks import check as job
+    from lemae.key_states import KeyStateSet
+    from lemae.probes import probes as collect
+
+    env = _env(task, option)
+    source: Any = KeyStateSet.load(file) if file.is_dir() else _text_of(file)
+    report = job(source, env.task_spec, collect(env, probes, seed))
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _out(str(report))
+        _err(f"limits of the child process: {', '.join(report.isolation) or 'none'}")
+    if not report.accepted or any(function.failures for function in report.functions):
+        raise typer.Exit(1)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text in UTF-8 ({error}): give Python source") from error
+
+
+@app.command()
+def train(
+    task: TaskOption,
+    algo: Annotated[Algorithm, typer.Option(help="The learner.")] = Algorithm.ippo,
+    method: Annotated[str, typer.Option(help="With commas between; see `lemae info`.")] = "lemae",
+    key_states: Annotated[
+        Path | None, typer.Option(help="A file or saved folder. [those shipped for the task]")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Such as 0..4, or 0,3,5.")] = "0..4",
+    steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 300_000,
+    num_envs: Annotated[int, typer.Option(min=1, help="Copies of the task.")] = 8,
+    option: OptionsOption = None,
+    alpha: Annotated[float | None, typer.Option(help="Weight of the reward. [published]")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of the intrinsic reward. [published]")] = None,
+    memory: Annotated[Memory | None, typer.Option(help="[published]")] = None,
+    sticky: Annotated[
+        float | None, typer.Option(min=1, help="Mean steps that a random action is kept.")
+    ] = None,
+    self_imitation: Annotated[
+        float, typer.Option(min=0, help="Weight of imitating own successes.")
+    ] = 0.0,
+    count_bonus: Annotated[
+        float, typer.Option(min=0, help="Weight of a bonus for rare states.")
+    ] = 0.0,
+    stop_at: Annotated[
+        float | None, typer.Option(min=0, max=1, help="End at this win rate in training.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder; finished runs in it are kept.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
+    device: Annotated[str, typer.Option(help="Of the networks, as torch names it.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Train on a task that rewards success alone, seed by seed; resumable."""
+    from lemae import sweep
+    from lemae.settings import Settings
+
+    settings = [
+        Settings(
+            task,
+            name.strip(),
+            algo.value,
+            steps,
+            seed,
+            num_envs,
+            options=_options(option),
+            key_states=None if key_states is None else str(key_states),
+            alpha=alpha,
+            beta=beta,
+            memory=None if memory is None else memory.value,
+            sticky=sticky,
+            self_imitation=self_imitation if algo is Algorithm.ippo else 0.0,
+            count_bonus=count_bonus,
+            stop_at=stop_at,
+            evaluate_every=max(1, steps // 6),
+            device=device,
+        )
+        for name in method.split(",")
+        for seed in _numbers(seeds)
+    ]
+    sweep.run(settings, out, jobs=jobs, engine=engine.value, progress=_err)
+    _report(out, as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Holds run folders, at any depth.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.html over finished runs, and print the table."""
+    _report(folder, as_json)
+
+
+def _report(folder: Path, as_json: bool) -> None:
+    from lemae import report as job
+
+    rows = job.rows(folder)
+    if as_json:
+        _print_json(rows)
+    else:
+        _show(job.HEAD, [job.cells(row) for row in rows], "Steps to the first success, and wins")
+    _err(f"report: {job.write(folder)}")
+
+
+@app.command()
+def info(as_json: JsonOption = False) -> None:
+    """Show versions, devices, optional libraries, tasks, key states and methods."""
+    import importlib.util
+
+    import torch
+
+    from lemae import baselines, envs
+    from lemae._kit import versions
+    from lemae.key_states import shipped_key_states
+    from lemae.settings import OWN_METHODS
+
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    libraries = ["openai", "tiktoken", "pettingzoo", "torchrl", "jaxmarl", "matplotlib", "ray"]
+    facts = {
+        **versions(),
+        "devices": ", ".join(["cpu", *cuda]),
+        "optional": ", ".join(n for n in libraries if importlib.util.find_spec(n)) or "none",
+        "tasks": ", ".join(envs.names()),
+        "key states": ", ".join(shipped_key_states()),
+        "methods": ", ".join([*OWN_METHODS, *baselines.names()]),
+        "algorithms": ", ".join(algorithm.value for algorithm in Algorithm),
+    }
+    if as_json:
+        _print_json(facts)
+    else:
+        _show(["what", "value"], [[name, str(value)] for name, value in facts.items()])
+
+
+@contextlib.contextmanager
+def _errors_as_exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except (LemaeError, CodegenError, KitError, OSError) as error:
+        sys.stderr.write(f"lemae: {error}\n")
+        usage = isinstance(error, ConfigError | TaskError)
+        raise SystemExit(2 if usage else 1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
+    with _errors_as_exit_codes():
+        app()

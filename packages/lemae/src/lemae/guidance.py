@@ -1,0 +1,181 @@
+"""What key states add to a learner: labels, a memory, exploration and rewards."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lemae._seeds import Purpose, number
+from lemae.checks import check
+from lemae.errors import ConfigError, KeyStateError, LemaeWarning, StateError
+from lemae.explore import KsmtExplorer
+from lemae.key_states import KeyStateSet
+from lemae.ksmt import make_memory
+from lemae.labels import order
+from lemae.probes import probes
+from lemae.settings import Settings
+from lemae.shir import Relabeled, ShirRelabeler
+
+if TYPE_CHECKING:
+    from lemae.algos.rollout import Episodes, VectorEnvLike
+
+
+class Guidance:
+    """Key states at work in one run.
+
+    Args:
+        key_states: K of them.
+        settings: of the run.
+
+    Attributes:
+        key_states: as given.
+        memory: in which orders they were met.
+        first_steps: per key state, environment steps after the rollout that met it first.
+        tree_before: the memory at the first success, before pruning, in JSON's types.
+    """
+
+    def __init__(self, key_states: KeyStateSet, settings: Settings) -> None:
+        self.key_states = key_states
+        choices = settings.choices
+        self.memory = make_memory(choices.memory, len(key_states))
+        self.first_steps: list[int | None] = [None] * len(key_states)
+        self.tree_before: dict[str, Any] | None = None
+        self._settings = settings
+        self._relabeler = ShirRelabeler(
+            key_states,
+            alpha=choices.alpha,
+            beta=choices.beta,
+            hindsight=settings.shir,
+            planning=settings.planning,
+            subspace=settings.subspace,
+            seed=number(Purpose.RELABELING, settings.seed),
+            **settings.relabeling,
+        )
+
+    def explorer(self, seed: int) -> KsmtExplorer:
+        """Who says how random each copy acts, for one rollout."""
+        choices = self._settings.choices
+        return KsmtExplorer(
+            self.memory,
+            self._settings.num_envs,
+            eps_low=choices.eps_low,
+            eps_high=choices.eps_high,
+            rule=self._settings.rule,
+            seed=seed,
+        )
+
+    def observe(self, episodes: Episodes, steps: int) -> None:
+        """Take in new episodes; prune at the first success.
+
+        Args:
+            episodes: with their chains.
+            steps: environment steps so far, these included.
+        """
+        for chain, success in zip(episodes.chains, episodes.success.tolist(), strict=True):
+            self.memory.insert(order(chain), success=success, step=steps)
+            for _, k in chain:
+                if self.first_steps[k] is None:
+                    self.first_steps[k] = steps
+        if self.memory.solved and self.tree_before is None:
+            self.tree_before = json.loads(self.memory.to_json())
+            self.memory.prune()
+        if self._settings.shir or self._settings.planning:
+            self._relabeler.observe(episodes.states, episodes.chains)
+
+    def relabel(self, episodes: Episodes) -> Relabeled:
+        """What episodes, new or replayed, pay by what is known now."""
+        return self._relabeler.relabel(
+            episodes.states,
+            episodes.rewards,
+            episodes.lengths,
+            episodes.success,
+            episodes.chains,
+            self.memory,
+        )
+
+    def results(self) -> dict[str, Any]:
+        """Which key states were met, and the memory before and after pruning."""
+        met = zip(self.key_states.names, self.memory.met, self.first_steps, strict=True)
+        return {
+            "hits": {name: {"episodes": count, "first_step": step} for name, count, step in met},
+            "tree_before": self.tree_before,
+            "tree": json.loads(self.memory.to_json()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that was learned of the task."""
+        return {
+            "sha256": self.key_states.sha256,
+            "memory": self.memory.state_dict(),
+            "first_steps": self.first_steps,
+            "tree_before": self.tree_before,
+            "relabeler": self._relabeler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken, bit for bit.
+
+        Raises:
+            StateError: if it was taken with other key states.
+        """
+        if state["sha256"] != self.key_states.sha256:
+            raise StateError(
+                f"the run was begun with the key states {state['sha256'][:12]}, these are "
+                f"{self.key_states.sha256[:12]}: restore them, or begin the run anew"
+            )
+        self.memory.load_state_dict(state["memory"])
+        self.first_steps = list(state["first_steps"])
+        self.tree_before = state["tree_before"]
+        self._relabeler.load_state_dict(state["relabeler"])
+
+
+def load_key_states(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
+    """The key states of a run, reduced and distracted as its settings say.
+
+    A file is checked first, function by function, and what is good is kept; a folder was checked
+    when it was saved.
+
+    Args:
+        settings: of the run.
+        env: to check on. It is reset.
+
+    Raises:
+        ConfigError: if none are given and none shipped, or there is no such file.
+        IntegrityError: if a folder was changed.
+        KeyStateError: if none can be used; the message lists every reason.
+
+    Warns:
+        LemaeWarning: if some functions of a file were rejected.
+    """
+    found = _found(settings, env)
+    if found.d is not None and found.d != env.d:
+        raise KeyStateError(
+            f"the key states are for states of length {found.d}, those of {settings.task} have "
+            f"length {env.d}: give key states of this task"
+        )
+    if settings.reduce:
+        found = found.reduced(settings.reduce, settings.seed)
+    if settings.distract:
+        found = found.with_distractions(settings.distract, settings.seed)
+    return found
+
+
+def _found(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
+    if settings.key_states is None:
+        return KeyStateSet.shipped(settings.task)
+    path = Path(settings.key_states)
+    if not path.exists():
+        raise ConfigError(f"there is no file of key states {path}: give a .py file or a folder")
+    if path.is_dir():
+        return KeyStateSet.load(path)
+    report = check(path.read_text(encoding="utf-8"), getattr(env, "task_spec", None), probes(env))
+    if report.key_states is None:
+        raise KeyStateError(f"no function of {path} can be used: {report}")
+    if len(report.key_states) < len(report.functions):
+        warnings.warn(
+            f"some functions of {path} are left out: {report}", LemaeWarning, stacklevel=4
+        )
+    return report.key_states

@@ -1,0 +1,223 @@
+"""Tables and a page over finished training runs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lemae import runs
+from lemae._kit import Report, Summary, summarize
+from lemae._kit.run import SUMMARY
+from lemae.errors import ConfigError
+
+HEAD = [
+    "task",
+    "method",
+    "seeds",
+    "solved",
+    "first success, k steps",
+    "win rate: mean, IQM [95 %]",
+    "greedy",
+    "minutes",
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one task.
+
+    Attributes:
+        task: with its options and the length of the training.
+        method: with the learner and the settings in which it differs from others.
+        seeds: of the runs.
+        first_success: environment steps by seed, None where there was none.
+        sampled: win rates of the sampled policy.
+        greedy: mean win rate of the greedy one.
+        minutes: mean length of a run.
+    """
+
+    task: str
+    method: str
+    seeds: tuple[int, ...]
+    first_success: tuple[int | None, ...]
+    sampled: Summary
+    greedy: float
+    minutes: float
+
+
+def load(folder: Path) -> list[dict[str, Any]]:
+    """Read the summaries of all finished runs below a folder.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    paths = sorted(Path(folder).rglob(SUMMARY))
+    found = [{**runs.read(path), "folder": path.parent} for path in paths]
+    if not found:
+        raise ConfigError(
+            f"{folder} holds no finished run: `lemae train --out {folder}` makes them"
+        )
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The table, as JSON."""
+    return [asdict(row) for row in table(load(folder))]
+
+
+def table(found: list[dict[str, Any]]) -> list[Row]:
+    """Put runs of the same settings but the seed in a row, the best first."""
+    made = []
+    for (task, method), group in _groups(found).items():
+        by_seed = {run["settings"]["seed"]: run["results"] for run in group}
+        results = [by_seed[seed] for seed in sorted(by_seed)]
+        made.append(
+            Row(
+                task,
+                method,
+                tuple(sorted(by_seed)),
+                tuple(result["first_success_step"] for result in results),
+                summarize([result["win_rate_sampled"] for result in results]),
+                statistics.fmean(result["win_rate_greedy"] for result in results),
+                statistics.fmean(result["seconds"] for result in results) / 60,
+            )
+        )
+    return sorted(made, key=lambda row: (row.task, -row.sampled.mean, _median(row.first_success)))
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row as text."""
+    sampled, first = Summary(**row["sampled"]), row["first_success"]
+    return [
+        row["task"],
+        row["method"],
+        str(len(row["seeds"])),
+        str(sum(step is not None for step in first)),
+        steps_text(first),
+        f"{sampled.mean:.2f}, {sampled.iqm:.2f} [{sampled.low:.2f}, {sampled.high:.2f}]",
+        f"{row['greedy']:.2f}",
+        f"{row['minutes']:.1f}",
+    ]
+
+
+def steps_text(first: tuple[int | None, ...]) -> str:
+    """Median, lowest and highest of steps to the first success, in thousands; none stays none."""
+
+    def shown(step: float) -> str:
+        return "none" if step == np.inf else f"{step / 1000:.0f}"
+
+    steps = sorted(np.inf if step is None else step for step in first)
+    return f"{shown(_median(first))} ({shown(steps[0])} to {shown(steps[-1])})"
+
+
+def write(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of the runs."""
+    from lemae import _charts
+
+    found = load(folder)
+    page = Report("Key states and sparse rewards")
+    page.table(HEAD, [cells(asdict(row)) for row in table(found)], "Runs by method")
+    groups = _groups(found)
+    for task in dict.fromkeys(task for task, _ in groups):
+        here = {method: group for (name, method), group in groups.items() if name == task}
+        page.heading(task)
+        lines = {method: [run["results"]["curve"] for run in g] for method, g in here.items()}
+        page.figure(_charts.curves(lines), "Win rate over environment steps")
+        for method, group in here.items():
+            show(page, group[0], f"{method}, seed {group[0]['settings']['seed']}")
+    return page.write(Path(folder) / "report.html")
+
+
+def show(page: Report, run: dict[str, Any], title: str) -> None:
+    """Add what one run looked like: memory, visits, and what an episode earned.
+
+    Args:
+        page: is added to.
+        run: a summary, with its ``folder``.
+        title: what to call it.
+    """
+    from lemae import _charts
+    from lemae.ksmt import KSMT, DagMemory
+
+    results = run["results"]
+    names = results["key_states"]
+    kinds = {"tree": KSMT, "dag": DagMemory}
+    kind = kinds.get(run["settings"]["memory"])
+    for key, when in (("tree_before", "at the first success"), ("tree", "at the end, pruned")):
+        if kind is not None and results.get(key):
+            nodes = list(kind.from_json(json.dumps(results[key])).walk())
+            page.figure(
+                _charts.tree(nodes, names),
+                f"{title}: orders in which key states were met, {when}; episodes, and how many won",
+            )
+    arrays = runs.read_arrays(run["folder"])
+    pictures = visit_maps(run["settings"], arrays)
+    if pictures:
+        page.figure(_charts.maps(pictures), f"{title}: where the agents were")
+    if len(arrays.get("example_intrinsic", ())) and names:
+        picture = _charts.episode(arrays["example_intrinsic"], arrays["example_goals"], names)
+        page.figure(picture, f"{title}: what one episode earned on the way to its key states")
+
+
+def visit_maps(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pictures of the agents' visits, before the first success and in all; grid tasks only."""
+    from lemae import envs
+    from lemae.settings import Settings
+    from lemae.training import make_env
+
+    if "visits" not in arrays or settings["task"] not in envs.names():
+        return {}
+    env = make_env(Settings(settings["task"], options=settings["options"]), 1)
+    titles = {"visits_before_success": "before the first success", "visits": "in all"}
+    if np.array_equal(arrays["visits"], arrays["visits_before_success"]):  # there was no success
+        del titles["visits_before_success"]
+    return {
+        title: envs.render(env, visits=arrays[key].sum(0), cell_px=8)
+        for key, title in titles.items()
+        if key in arrays
+    }
+
+
+def _groups(found: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Runs by task and method, in the order of the seeds."""
+    name = _namer(found)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in sorted(found, key=lambda run: run["settings"]["seed"]):
+        groups.setdefault(name(run["settings"]), []).append(run)
+    return groups
+
+
+#: Settings that say what is compared, or that are told anyway.
+_TOLD = ("task", "options", "steps", "method", "algo", "seed", "evaluate_every", "stop_at")
+
+
+def _namer(found: list[dict[str, Any]]) -> Callable[[dict[str, Any]], tuple[str, str]]:
+    """Names of task and method: the method has the settings in which runs on the task differ."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for run in found:
+        values = seen.setdefault(_task(run["settings"]), {})
+        for key, value in run["settings"].items():
+            values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
+
+    def name(settings: dict[str, Any]) -> tuple[str, str]:
+        task = _task(settings)
+        differing = [k for k, v in seen[task].items() if len(v) > 1 and k not in _TOLD]
+        told = [f"{key} {settings[key]}" for key in differing if settings.get(key) is not None]
+        return task, ", ".join([f"{settings['method']}-{settings['algo']}", *told])
+
+    return name
+
+
+def _task(settings: dict[str, Any]) -> str:
+    options = [f"{key}={value}" for key, value in settings["options"].items()]
+    return ", ".join([settings["task"], *options, f"{settings['steps'] // 1000}k steps"])
+
+
+def _median(first: tuple[int | None, ...]) -> float:
+    return statistics.median(np.inf if step is None else step for step in first)

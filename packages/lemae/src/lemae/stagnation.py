@@ -1,0 +1,98 @@
+"""When to ask the language model for other key states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lemae.errors import ConfigError, StateError
+
+
+class Stagnation:
+    """Notices that exploration has stopped finding anything.
+
+    After ``after`` episodes in a row without a new node and without success, :meth:`observe`
+    returns how often each key state was met. That, and nothing the agents cannot know, is what a
+    model may be told with the question. The first success ends the watch for good. Not in the
+    published method.
+
+    Args:
+        n_key_states: K.
+        after: episodes in a row; None never asks.
+        max_requery: questions at most.
+
+    Attributes:
+        hits: int64 ``[K]``, episodes that met each key state.
+        episodes: since the last new node, question or restart.
+        queries: asked so far.
+
+    Raises:
+        ConfigError: if a number is too small.
+    """
+
+    def __init__(self, n_key_states: int, after: int | None = None, max_requery: int = 1) -> None:
+        if after is not None and after < 1:
+            raise ConfigError(f"after is {after}: give at least 1 episode, or None for never")
+        if max_requery < 0:
+            raise ConfigError(f"max_requery is {max_requery}: give 0 or more questions")
+        self.after = after
+        self.max_requery = max_requery
+        self.hits = np.zeros(n_key_states, dtype=np.int64)
+        self.episodes = 0
+        self.queries = 0
+        self._solved = False
+
+    def observe(self, order: Iterable[int], *, new: bool, success: bool) -> np.ndarray | None:
+        """Count one episode.
+
+        Args:
+            order: of the key states that it met.
+            new: what :meth:`lemae.ksmt.Memory.insert` returned.
+            success: whether it succeeded.
+
+        Returns:
+            ``hits`` (a copy) if it is time to ask, else None.
+        """
+        self.hits[list(order)] += 1
+        self._solved = self._solved or success
+        self.episodes = 0 if new else self.episodes + 1
+        if self._solved or self.after is None or self.queries >= self.max_requery:
+            return None
+        if self.episodes < self.after:
+            return None
+        self.queries += 1
+        self.episodes = 0
+        return self.hits.copy()
+
+    def restart(self, n_key_states: int) -> None:
+        """Begin anew with other key states; the questions asked still count."""
+        self.hits = np.zeros(n_key_states, dtype=np.int64)
+        self.episodes = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts so far."""
+        return {
+            "hits": self.hits.copy(),
+            "episodes": self.episodes,
+            "queries": self.queries,
+            "solved": self._solved,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            StateError: if it was taken of another number of key states.
+        """
+        hits = np.asarray(state["hits"]).astype(np.int64)
+        if hits.shape != self.hits.shape:
+            raise StateError(
+                f"the state counts {len(hits)} key states, this one {len(self.hits)}: restart it "
+                "with as many"
+            )
+        self.hits = hits
+        self.episodes = int(state["episodes"])
+        self.queries = int(state["queries"])
+        self._solved = bool(state["solved"])

@@ -1,0 +1,514 @@
+"""Training runs: any task, any learner, with or without key states, and with the same aids."""
+
+from __future__ import annotations
+
+import importlib
+import time
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from lemae import baselines, runs
+from lemae._kit import RunFolder
+from lemae._seeds import Purpose, number
+from lemae.algos.evaluation import evaluate
+from lemae.algos.ippo import IPPO, IPPOSettings
+from lemae.algos.qmix import QLearner, QSettings
+from lemae.algos.rollout import Collector, Episodes, Explorer, FixedEpsilon, VectorEnvLike
+from lemae.errors import ConfigError, KeyStateError, LemaeWarning, TaskError
+from lemae.explore import RandomActions
+from lemae.guidance import Guidance, load_key_states
+from lemae.labels import Labeler
+from lemae.settings import OWN_METHODS, Settings, check_choice
+
+if TYPE_CHECKING:
+    from lemae.key_states import KeyStateSet
+
+__all__ = ["Settings", "build_learner", "load_policy", "make_env", "train"]
+
+#: Training episodes that the running win rate is taken over.
+WINDOW = 100
+#: Rollouts in a row of which nothing is left before a run gives up.
+_BROKEN_ROLLOUTS = 10
+#: Methods with key states.
+_GUIDED = ("lemae", "discriminator")
+
+Learner: TypeAlias = "IPPO | QLearner | baselines.CMAE"
+
+
+def train(
+    settings: Settings, out: str | Path | None = None, *, checkpoint_every: int = 50
+) -> dict[str, Any]:
+    """Train once, and evaluate along the way.
+
+    Args:
+        settings: what to run.
+        out: a folder for ``metrics.jsonl``, ``summary.json``, ``arrays.npz``, the policy, and a
+            checkpoint until the run is finished. A finished run of the same settings is read back
+            and not repeated; an interrupted one goes on from its checkpoint to the same results,
+            bit for bit.
+        checkpoint_every: rollouts between checkpoints, 0 for none. One holds the replay, if any.
+
+    Returns:
+        Results, by name:
+
+        - ``first_success_step``: environment steps of all copies up to the first success in
+          training, None without one.
+        - ``win_rate_sampled``, ``win_rate_greedy``: of the last evaluation.
+        - ``curve``: per evaluation ``step``, ``sampled``, ``greedy``, and ``training``, the win
+          rate of the last 100 training episodes.
+        - ``steps``, ``episodes``, ``successes`` in training; ``aborted``, episodes that broke off
+          and were dropped.
+        - ``seconds`` in all, and ``steps_per_second`` without evaluation; ``guidance_share``, the
+          share of the latter time for labels, memory, rewards and explorer.
+        - ``key_states``: their names; ``failure``: None, or why there are none and the base
+          algorithm was trained instead.
+        - ``hits``: with LEMAE, per key state ``episodes`` that met it, and ``first_step``.
+        - ``tree_before``, ``tree``: the memory when the first success was counted, before pruning,
+          and at the end; in the form of :meth:`lemae.ksmt.Memory.to_json`. None without any.
+        - ``visits``, ``visits_before_success``: int64 ``[n, G, G]``, how often each agent was in
+          each cell; on grid tasks only.
+        - ``example_states``, ``example_rewards``, ``example_intrinsic``, ``example_goals``: the
+          latest episode, if possible a successful one, and what it earned.
+
+    Raises:
+        ConfigError: if a setting is unknown, or ``out`` holds a run with other settings.
+        KeyStateError: without usable key states, if ``on_failure`` is ``"raise"``.
+        StateError: if the key states of an interrupted run have changed.
+        TaskError: if the task is unknown, or all its episodes break off.
+
+    Warns:
+        LemaeWarning: if the base algorithm is trained for lack of key states.
+    """
+    if checkpoint_every < 0:
+        raise ConfigError(f"checkpoint_every is {checkpoint_every}: give 0 or more")
+    folder = None if out is None else Path(out)
+    if folder is not None and (done := runs.finished(folder, settings.as_dict())) is not None:
+        return done
+    run = _Run(settings)
+    checkpoint = None if folder is None else runs.Checkpoint(folder, settings.as_dict())
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        run.load_state_dict(state)
+    log = None if checkpoint is None else checkpoint.open_log(run.steps)
+    while not run.is_finished():
+        run.iterate(log)
+        if checkpoint is not None and checkpoint_every and run.rollouts % checkpoint_every == 0:
+            checkpoint.save(run.state_dict())
+    results, arrays = run.results(), run.arrays()
+    if log is not None and checkpoint is not None:
+        runs.save_tensors(_policy(run.learner).state_dict(), log.path / runs.POLICY)
+        runs.write_arrays(log.path, arrays)
+        log.write_summary(
+            results, settings=settings.as_dict(), seed=settings.seed, device=settings.device
+        )
+        checkpoint.remove()
+    return {**results, **arrays}
+
+
+def make_env(settings: Settings, num_envs: int) -> Any:
+    """Copies of a run's task.
+
+    Args:
+        settings: of the run.
+        num_envs: how many.
+
+    Raises:
+        TaskError: if the task is unknown.
+        MissingExtraError: if it needs an extra.
+    """
+    task, options = settings.task, settings.options
+    if ":" in task:
+        module, _, function = task.partition(":")
+        try:
+            made = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise TaskError(
+                f"task is {task!r}, which cannot be imported ({error}): give "
+                "package.module:function of a module on Python's path"
+            ) from error
+        return made(num_envs, **options)
+    if task.startswith("smax-"):
+        smax = importlib.import_module("lemae.integrations.smax")
+        sparse = settings.method != "dense"
+        return smax.make(task.removeprefix("smax-"), num_envs, **{"sparse": sparse, **options})
+    from lemae import envs
+
+    return envs.make(task, num_envs, **options)
+
+
+def build_learner(settings: Settings, env: VectorEnvLike) -> Learner:
+    """The untrained learner of a run.
+
+    Args:
+        settings: of the run.
+        env: its environment, which is reset.
+
+    Raises:
+        ConfigError: if the learner has no such option, or does not suit the environment.
+    """
+    seed, device, n_values = settings.seed, settings.device, getattr(env, "n_values", None)
+    n_observed = None
+    if hasattr(env, "observations"):
+        state, _ = env.reset(seed=0)
+        n_observed = int(env.observations(state).shape[-1])
+    try:
+        if settings.algo == "ippo":
+            return IPPO(
+                env.n_agents,
+                env.n_actions,
+                n_observed or env.d,
+                n_values=None if n_observed else n_values,
+                settings=IPPOSettings(
+                    random_actions=settings.random_actions,
+                    self_imitation=settings.self_imitation,
+                    **settings.learner,
+                ),
+                seed=seed,
+                device=device,
+            )
+        if settings.algo == "cmae":
+            if n_values is None:
+                raise ConfigError(
+                    f"algo is 'cmae', which needs states of whole numbers, and {settings.task} "
+                    "does not say n_values: take another learner"
+                )
+            tables = baselines.CMAESettings(**settings.learner)
+            sizes = (env.n_agents, env.n_actions, n_values, env.episode_limit)
+            return baselines.CMAE(*sizes, settings=tables, seed=seed)
+        options = settings.learner
+        if settings.choices.explore != "off":  # an explorer brings random actions of its own
+            options = {"epsilon_start": 0.0, "epsilon_finish": 0.0, **options}
+        return QLearner(
+            env.n_agents,
+            env.n_actions,
+            env.d,
+            env.episode_limit,
+            n_values=n_values,
+            n_observed=n_observed,
+            settings=QSettings(settings.algo, **options),
+            seed=seed,
+            device=device,
+        )
+    except TypeError as error:
+        raise ConfigError(
+            f"learner is {settings.learner}, which {settings.algo} does not take ({error})"
+        ) from error
+
+
+def load_policy(settings: Settings, out: str | Path) -> Learner:
+    """Read the trained policy of a finished run.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+
+    Returns:
+        The learner, to act with.
+
+    Raises:
+        ConfigError: if the folder holds no finished run of these settings.
+        IntegrityError: if the file is damaged.
+    """
+    folder = Path(out)
+    if runs.finished(folder, settings.as_dict()) is None:
+        raise ConfigError(f"{folder} holds no finished run: train first")
+    learner = build_learner(settings, make_env(settings, 1))
+    _policy(learner).load_state_dict(runs.load_tensors(folder / runs.POLICY))
+    return learner
+
+
+def _policy(learner: Learner) -> Any:
+    """What of a learner acts: networks, or tables."""
+    if isinstance(learner, IPPO):
+        return learner.actor
+    return learner.networks if isinstance(learner, QLearner) else learner
+
+
+class _Run:
+    """Everything that changes while a run goes on."""
+
+    def __init__(self, settings: Settings) -> None:
+        check_choice("method", settings.method, (*OWN_METHODS, *baselines.names()))
+        self.env = make_env(settings, settings.num_envs)
+        self.key_states, self.failure = self._load_key_states(settings)
+        if self.failure is not None:
+            settings = replace(settings, method="plain", explore=None)
+        self.settings = settings
+        self.learner = build_learner(settings, self.env)
+        self.guidance = self.baseline = self.count_bonus = None
+        if settings.method == "lemae" and self.key_states is not None:
+            self.guidance = Guidance(self.key_states, settings)
+        seed = number(Purpose.BASELINE, settings.seed)
+        if settings.method not in OWN_METHODS:
+            self.baseline = baselines.create(
+                settings.method, self.env, self.key_states, seed=seed, **settings.baseline
+            )
+        if settings.count_bonus:
+            self.count_bonus = baselines.create(
+                "count", self.env, seed=seed, scale=settings.count_bonus, until_success=True
+            )
+        labeler = None
+        if self.key_states is not None:
+            labeler = Labeler(self.key_states, settings.num_envs)
+        self.collector = Collector(self.env, labeler)
+        self.visits = _Visits(self.env)
+        self.counts = dict.fromkeys(
+            ("rollouts", "steps", "episodes", "successes", "broken_rollouts"), 0
+        )
+        self.times = dict.fromkeys(("seconds", "trained_s", "guided_s"), 0.0)
+        self.first_success_step: int | None = None
+        self.wins: deque[bool] = deque(maxlen=WINDOW)
+        self.curve: list[dict[str, Any]] = []
+        self.example: Episodes | None = None
+        self._evaluation_env: Any = None
+
+    def _load_key_states(self, settings: Settings) -> tuple[KeyStateSet | None, str | None]:
+        """Those of the run, if it needs any; or why it has to do without."""
+        if settings.method not in _GUIDED:
+            return None, None
+        try:
+            return load_key_states(settings, self.env), None
+        except KeyStateError as error:
+            if settings.on_failure == "raise":
+                raise
+            warnings.warn(
+                f"the base algorithm is trained, without key states: {error}",
+                LemaeWarning,
+                stacklevel=4,
+            )
+            return None, str(error)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self.counts["steps"]
+
+    @property
+    def rollouts(self) -> int:
+        """Rollouts so far."""
+        return self.counts["rollouts"]
+
+    @property
+    def win_rate(self) -> float:
+        """Of the last training episodes; 0 before the first."""
+        return sum(self.wins) / len(self.wins) if self.wins else 0.0
+
+    def is_finished(self) -> bool:
+        """Whether the steps are used up, or the team wins often enough."""
+        stop_at = self.settings.stop_at
+        mastered = stop_at is not None and len(self.wins) == WINDOW and self.win_rate >= stop_at
+        return self.steps >= self.settings.steps or mastered
+
+    # --- one rollout -----------------------------------------------------------------------------
+
+    def iterate(self, log: RunFolder | None) -> None:
+        """Play, reward, learn; and evaluate if it is time."""
+        start, before = time.perf_counter(), self.steps
+        key = (self.settings.seed, self.rollouts)
+        episodes = self.collector.collect(
+            self.learner,
+            seed=number(Purpose.START, *key),
+            explorer=self._explorer(number(Purpose.EPSILON, *key)),
+            mixer=RandomActions(
+                self.settings.num_envs,
+                self.env.n_agents,
+                self.env.n_actions,
+                sticky=self.settings.sticky,
+                seed=number(Purpose.RANDOM_ACTIONS, *key),
+            ),
+        )
+        self.counts["rollouts"] += 1
+        losses = self._learn(episodes) if self._count(episodes) else {}
+        self.times["trained_s"] += time.perf_counter() - start
+        if log is not None and len(episodes):
+            self._log(log, episodes, losses)
+        if self.is_finished() or self._is_time_to_evaluate(before):
+            self._evaluate(log)
+        self.times["seconds"] += time.perf_counter() - start
+
+    def _explorer(self, seed: int) -> Explorer:
+        choices, copies = self.settings.choices, self.settings.num_envs
+        if choices.explore == "ksmt" and self.guidance is not None:
+            return self.guidance.explorer(seed)
+        if choices.explore == "off":
+            return FixedEpsilon(copies, 0.0)
+        solved = self.first_success_step is not None
+        now = choices.eps_low if solved else choices.eps_high
+        return FixedEpsilon(copies, now, after_success=choices.eps_low)
+
+    def _count(self, episodes: Episodes) -> bool:
+        """Keep count of new episodes; whether there are any."""
+        if not len(episodes):
+            self.counts["broken_rollouts"] += 1
+            if self.counts["broken_rollouts"] == _BROKEN_ROLLOUTS:
+                raise TaskError(
+                    f"every episode of {_BROKEN_ROLLOUTS} rollouts in a row was aborted: look "
+                    "after the environment"
+                )
+            return False
+        self.counts["broken_rollouts"] = 0
+        if self.first_success_step is None and (needed := episodes.steps_to_success()) is not None:
+            self.first_success_step = self.steps + needed
+        self.counts["steps"] += episodes.steps
+        self.counts["episodes"] += len(episodes)
+        self.counts["successes"] += int(episodes.success.sum())
+        self.wins.extend(episodes.success.tolist())
+        self.visits.add(episodes, before_success=self.first_success_step is None)
+        return True
+
+    def _learn(self, episodes: Episodes) -> dict[str, float]:
+        if self.guidance is not None:
+            begin = time.perf_counter()
+            self.guidance.observe(episodes, self.steps)
+            self.times["guided_s"] += time.perf_counter() - begin
+        for bonus in (self.baseline, self.count_bonus):
+            if bonus is not None:
+                bonus.observe(episodes)
+        if episodes.success.any() or not self.counts["successes"]:
+            self.example = episodes.select(np.array([episodes.success.argmax()]))
+        if isinstance(self.learner, QLearner):
+            self.learner.observe(episodes)
+            return self.learner.update(self._rewards)
+        return self.learner.update(episodes, self._rewards(episodes))
+
+    def _rewards(self, episodes: Episodes) -> np.ndarray:
+        """What episodes, new or replayed, pay by what is known now; float64 ``[T, B]``."""
+        if self.guidance is not None:
+            begin = time.perf_counter()
+            rewards = self.guidance.relabel(episodes).rewards
+            self.times["guided_s"] += time.perf_counter() - begin
+        else:
+            rewards = self.settings.choices.alpha * episodes.rewards
+        for bonus in (self.baseline, self.count_bonus):
+            if bonus is not None:
+                rewards = rewards + bonus.bonus(episodes)
+        return rewards
+
+    # --- looking at it ---------------------------------------------------------------------------
+
+    def _log(self, log: RunFolder, episodes: Episodes, losses: Mapping[str, float]) -> None:
+        log.log(self.steps, "win_rate/training", self.win_rate)
+        log.log(self.steps, "random_actions", episodes.random[episodes.valid].mean())
+        for name, value in losses.items():
+            log.log(self.steps, f"learner/{name}", value)
+        if self.key_states is not None:
+            for k, name in enumerate(self.key_states.names):
+                met = sum(any(firing[1] == k for firing in chain) for chain in episodes.chains)
+                log.log(self.steps, f"key_states/{name}", met / len(episodes))
+
+    def _is_time_to_evaluate(self, before: int) -> bool:
+        every = self.settings.evaluate_every
+        return self.steps // every > before // every
+
+    def _evaluate(self, log: RunFolder | None) -> None:
+        episodes = self.settings.evaluation_episodes
+        if self._evaluation_env is None:
+            self._evaluation_env = make_env(self.settings, episodes)
+        rates = evaluate(self._evaluation_env, self.learner, episodes)
+        self.curve.append({"step": self.steps, **rates._asdict(), "training": self.win_rate})
+        if log is not None:
+            for name, value in rates._asdict().items():
+                log.log(self.steps, f"win_rate/{name}", value)
+
+    def results(self) -> dict[str, Any]:
+        """What :func:`train` returns, but for the arrays."""
+        guided_s = self.times["guided_s"] + self.collector.labeling_s
+        trained_s = self.times["trained_s"]
+        nothing: dict[str, Any] = {"hits": {}, "tree_before": None, "tree": None}
+        return {
+            "first_success_step": self.first_success_step,
+            "win_rate_sampled": self.curve[-1]["sampled"],
+            "win_rate_greedy": self.curve[-1]["greedy"],
+            "steps": self.steps,
+            "episodes": self.counts["episodes"],
+            "successes": self.counts["successes"],
+            "aborted": self.collector.aborted,
+            "seconds": self.times["seconds"],
+            "steps_per_second": self.steps / trained_s,
+            "guidance_share": guided_s / trained_s,
+            "key_states": [] if self.key_states is None else list(self.key_states.names),
+            "failure": self.failure,
+            "curve": self.curve,
+            **(nothing if self.guidance is None else self.guidance.results()),
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What :func:`train` returns as arrays."""
+        found = dict(self.visits.state_dict())
+        if self.example is None:
+            return found
+        found["example_states"] = self.example.states[:, 0]
+        found["example_rewards"] = self.example.rewards[:, 0]
+        if self.guidance is not None:
+            relabeled = self.guidance.relabel(self.example)
+            found["example_intrinsic"] = relabeled.intrinsic[:, 0]
+            found["example_goals"] = relabeled.goals[:, 0]
+        return found
+
+    # --- saving ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything; random numbers depend on the seed and the number of rollouts alone."""
+        parts = self._parts()
+        return {
+            **{name: getattr(self, name) for name in _PLAIN},
+            "wins": list(self.wins),
+            "example": None if self.example is None else vars(self.example),
+            "collector": [self.collector.labeling_s, self.collector.aborted],
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken, bit for bit."""
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self.wins.extend(state["wins"])
+        self.example = None if state["example"] is None else Episodes(**state["example"])
+        self.collector.labeling_s, self.collector.aborted = state["collector"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state["parts"][name])
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("learner", "guidance", "baseline", "count_bonus", "visits")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
+
+
+_PLAIN = ("counts", "times", "first_success_step", "curve")
+
+
+class _Visits:
+    """How often each agent was in each cell; nothing where there are no cells."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._counts: dict[str, np.ndarray] = {}
+        if hasattr(env, "grid_map"):
+            shape = (env.n_agents, env.grid_map.size, env.grid_map.size)
+            for name in ("visits", "visits_before_success"):
+                self._counts[name] = np.zeros(shape, np.int64)
+
+    def add(self, episodes: Episodes, *, before_success: bool) -> None:
+        """Count the states after each step."""
+        if not self._counts:
+            return
+        from lemae.envs import count_visits
+
+        states = episodes.states[1:][episodes.valid]
+        for agent in range(self._env.n_agents):
+            counts = count_visits(self._env, states, agent=agent)
+            self._counts["visits"][agent] += counts
+            if before_success:
+                self._counts["visits_before_success"][agent] += counts
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The counts by name."""
+        return self._counts
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take them up."""
+        self._counts = dict(state)

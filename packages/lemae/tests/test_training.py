@@ -1,0 +1,611 @@
+"""Whole runs: they learn, repeat themselves, and go on where they were cut off."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lemae.training as training
+from lemae._kit import read_metrics
+from lemae.algos.evaluation import evaluate
+from lemae.algos.rollout import Collector
+from lemae.errors import (
+    ConfigError,
+    IntegrityError,
+    KeyStateError,
+    LemaeWarning,
+    StateError,
+    TaskError,
+)
+from lemae.ksmt import KSMT
+from lemae.training import Settings, load_policy, make_env, train
+
+TESTS = Path(__file__).parent
+COLLECT = Collector.collect
+
+
+@pytest.fixture(autouse=True)
+def line_task(monkeypatch):
+    """Makes the module with the small task importable."""
+    monkeypatch.syspath_prepend(str(TESTS))
+    import line_task
+
+    return line_task
+
+
+@pytest.fixture
+def key_states(tmp_path, line_task):
+    """A saved folder, which is not checked again."""
+    from lemae.key_states import KeyStateSet
+
+    task = line_task.make(1).task_spec
+    return str(KeyStateSet.from_source(line_task.KEY_STATES, task).save(tmp_path / "key_states"))
+
+
+def tiny(method="plain", rollouts=6, **options):
+    chosen = {
+        "num_envs": 8,
+        "steps": rollouts * 8 * 12 - 90,
+        "evaluate_every": 2 * 8 * 12,
+        "evaluation_episodes": 20,
+        "learner": {"hidden": 8, "epochs": 2, "learning_rate": 3e-3},
+    }
+    return Settings("line_task:make", method, **{**chosen, **options})
+
+
+def bits(results):
+    """Results without the times, in a form that can be compared."""
+    timed = ("seconds", "steps_per_second", "guidance_share")
+    kept = {key: value for key, value in results.items() if key not in timed}
+    return json.dumps({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in kept.items()})
+
+
+AIDS = {"sticky": 4.0, "self_imitation": 0.3, "count_bonus": 0.1}
+Q = {"batch_size": 8, "hidden": 8, "embedding": 4}
+
+
+# --- what a run does -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lemae", "plain"])
+def test_a_team_learns_with_and_without_key_states(method, key_states):
+    settings = tiny(
+        method,
+        sticky=4.0,
+        self_imitation=0.3,
+        steps=3000,
+        evaluate_every=10**9,
+        key_states=key_states,
+        learner={"hidden": 16, "learning_rate": 5e-3, "imitated_steps": 128},
+    )
+    results = train(settings)
+    assert results["win_rate_sampled"] >= 0.9
+    assert results["first_success_step"] < 3000
+
+
+@pytest.mark.slow
+def test_lemae_solves_pass():
+    settings = Settings(
+        "pass",
+        key_states=str(TESTS / "data" / "pass_key_states.py"),
+        steps=200_000,
+        sticky=6.0,
+        self_imitation=0.3,
+        stop_at=0.99,
+        evaluate_every=10**9,
+    )
+    results = train(settings)
+    assert results["first_success_step"] < 150_000
+    assert results["win_rate_sampled"] >= 0.95
+
+
+def test_results_say_what_happened(key_states):
+    results = train(tiny("lemae", 4, key_states=key_states, eps_high=1.0, sticky=4.0))
+    assert results["steps"] >= 4 * 8 * 12 - 90
+    assert results["episodes"] % 8 == 0
+    assert results["key_states"] == ["first_halfway", "both_halfway"]
+    hits = results["hits"]
+    assert hits["first_halfway"]["episodes"] >= hits["both_halfway"]["episodes"] > 0
+    assert 0 < hits["first_halfway"]["first_step"] <= hits["both_halfway"]["first_step"]
+    assert results["failure"] is None
+    assert results["aborted"] == 0
+    assert 0 < results["guidance_share"] < 1
+    assert results["steps_per_second"] > 0
+    last = results["curve"][-1]
+    assert last["step"] == results["steps"]
+    assert last["sampled"] == results["win_rate_sampled"]
+    assert last["greedy"] == results["win_rate_greedy"]
+    assert [one["step"] for one in results["curve"]] == sorted(
+        {one["step"] for one in results["curve"]}
+    )
+    tree = KSMT.from_json(json.dumps(results["tree"]))
+    assert tree.episodes == results["episodes"]
+    assert tree.successes == results["successes"]
+    length = len(results["example_rewards"])
+    assert results["example_states"].shape == (length + 1, 2)
+    assert len(results["example_intrinsic"]) == len(results["example_goals"]) == length
+
+
+def test_the_tree_is_kept_before_it_is_pruned(key_states):
+    results = train(tiny("lemae", 8, key_states=key_states, sticky=4.0))
+    assert results["successes"] > 0
+    before = KSMT.from_json(json.dumps(results["tree_before"]))
+    after = KSMT.from_json(json.dumps(results["tree"]))
+    assert not before.pruned
+    assert before.successes > 0
+    assert after.pruned
+    assert before.episodes < after.episodes
+    assert results["example_rewards"].sum() == 1  # a successful episode
+
+
+def test_the_first_success_is_counted_to_the_step(monkeypatch):
+    played = []
+
+    def watched(self, *args, **options):
+        played.append(COLLECT(self, *args, **options))
+        return played[-1]
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    results = train(tiny(rollouts=6, sticky=4.0, evaluate_every=10**9))
+    steps, found = 0, None
+    for episodes in played:
+        if found is None and episodes.success.any():
+            found = steps + episodes.steps_to_success()
+        steps += episodes.steps
+        if steps == results["steps"]:
+            break
+    assert results["first_success_step"] == found
+
+
+@pytest.mark.parametrize("algo", ["qmix", "vdn", "iql"])
+@pytest.mark.parametrize("method", ["lemae", "plain"])
+def test_learners_of_values_run(algo, method, key_states):
+    results = train(tiny(method, 3, algo=algo, key_states=key_states, learner=Q))
+    assert results["steps"] > 0
+    assert 0 <= results["win_rate_greedy"] <= 1
+
+
+def test_replayed_episodes_are_paid_by_what_is_known_now(key_states, monkeypatch):
+    relabeled = []
+    original = training.Guidance.relabel
+
+    def watched(self, episodes):
+        relabeled.append((episodes.rewards.copy(), self.memory.episodes))
+        return original(self, episodes)
+
+    monkeypatch.setattr(training.Guidance, "relabel", watched)
+    train(tiny("lemae", 4, algo="qmix", key_states=key_states, learner=Q, sticky=4.0))
+    assert [episodes for _, episodes in relabeled[:4]] == [8, 16, 24, 32]
+    assert all(set(np.unique(rewards)) <= {0.0, 1.0} for rewards, _ in relabeled)  # as paid
+
+
+def test_cmae_runs_too():
+    results = train(tiny(algo="cmae", rollouts=3, learner={"capacity": 2000}))
+    assert results["steps"] > 0
+    env = make_env(tiny(), 2)
+    del env.n_values
+    with pytest.raises(ConfigError, match=r"cmae.*does not say n_values"):
+        training.build_learner(tiny(algo="cmae", learner={}), env)
+
+
+@pytest.mark.parametrize("method", ["count", "rnd", "her", "discriminator"])
+def test_baselines_run_with_the_same_aids(method, key_states):
+    results = train(tiny(method, 2, key_states=key_states, **AIDS))
+    assert results["steps"] > 0
+    assert results["tree"] is None
+    assert len(results["key_states"]) == (2 if method == "discriminator" else 0)
+
+
+def test_random_actions_end_with_the_first_success(monkeypatch):
+    shares = []
+
+    def watched(self, *args, **options):
+        episodes = COLLECT(self, *args, **options)
+        if options.get("explorer") is not None:
+            shares.append((episodes.epsilon[0].mean(), bool(episodes.success.any())))
+        return episodes
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    train(tiny(rollouts=10, sticky=4.0))
+    first = next(i for i, (_, won) in enumerate(shares) if won)
+    assert all(epsilon == 1 for epsilon, _ in shares[: first + 1])
+    assert all(epsilon == 0 for epsilon, _ in shares[first + 1 :])
+    assert len(shares) > first + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({"method": "plain"}, {0.0}),
+        ({"method": "lemae"}, {0.0, 1.0}),
+        ({"method": "lemae", "explore": "off"}, {0.0}),
+        ({"method": "lemae", "eps_low": 0.25, "eps_high": 0.5}, {0.25, 0.5}),
+        ({"method": "plain", "explore": "constant", "eps_high": 0.5}, {0.0, 0.5}),
+        ({"method": "plain", "algo": "qmix", "learner": Q}, {0.0}),
+    ],
+)
+def test_who_says_how_random_actions_are(options, shares, key_states, monkeypatch):
+    found = set()
+
+    def watched(self, *args, **given):
+        episodes = COLLECT(self, *args, **given)
+        if "explorer" in given:  # not an evaluation
+            found.update(np.unique(episodes.epsilon).tolist())
+        return episodes
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    train(dataclasses.replace(tiny(rollouts=8), key_states=key_states, **options))
+    assert found <= {float(np.float32(share)) for share in shares}
+    assert max(found) == max(shares)
+
+
+def test_alpha_weighs_the_reward_of_every_method(key_states, monkeypatch):
+    given = []
+    original = training.IPPO.update
+
+    def watched(self, episodes, rewards):
+        given.append((episodes, rewards))
+        return original(self, episodes, rewards)
+
+    monkeypatch.setattr(training.IPPO, "update", watched)
+    for method in ("plain", "lemae"):
+        given.clear()
+        train(
+            tiny(
+                method, 8, alpha=3.0, sticky=4.0, shir=False, planning=False, key_states=key_states
+            )
+        )
+        assert any(rewards.any() for _, rewards in given)
+        assert all(np.array_equal(rewards, 3 * episodes.rewards) for episodes, rewards in given)
+    given.clear()
+    train(tiny("lemae", 2, alpha=3.0, beta=0.5, sticky=4.0, key_states=key_states))
+    assert any(not np.array_equal(rewards, 3 * e.rewards) for e, rewards in given)
+
+
+def test_the_count_bonus_ends_with_success(monkeypatch):
+    given = []
+    original = training.IPPO.update
+
+    def watched(self, episodes, rewards):
+        given.append((bool(episodes.success.any()), rewards - 10 * episodes.rewards))
+        return original(self, episodes, rewards)
+
+    monkeypatch.setattr(training.IPPO, "update", watched)
+    train(tiny(rollouts=10, sticky=4.0, count_bonus=0.2))
+    first = next(i for i, (won, _) in enumerate(given) if won)
+    assert all(bonus.max() > 0 for _, bonus in given[:first])
+    assert not any(bonus.any() for _, bonus in given[first:])
+
+
+def test_a_team_that_has_mastered_the_task_stops_early():
+    settings = tiny(rollouts=1000, sticky=4.0, self_imitation=0.3, stop_at=0.9)
+    settings = dataclasses.replace(settings, options={"size": 3}, learner={"learning_rate": 3e-3})
+    results = train(settings)
+    assert results["steps"] < settings.steps / 2
+    assert results["curve"][-1]["training"] >= 0.9
+
+
+def test_visits_are_counted_on_grids():
+    settings = Settings(
+        "pass",
+        "plain",
+        steps=300,
+        num_envs=2,
+        options={"size": 10, "episode_limit": 40},
+        evaluation_episodes=2,
+        learner={"hidden": 4, "epochs": 1},
+    )
+    results = train(settings)
+    assert results["visits"].shape == (2, 10, 10)
+    assert results["visits"].sum() == 2 * results["steps"]
+    assert np.array_equal(results["visits"], results["visits_before_success"])
+
+
+# --- key states that are missing or changed ------------------------------------------------------
+
+
+def test_the_base_algorithm_is_trained_without_usable_key_states(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("def is_far(state):\n    return state[7] > 1\n", encoding="utf-8")
+    settings = tiny("lemae", 2, key_states=str(path))
+    with pytest.warns(LemaeWarning, match="the base algorithm is trained, without key states"):
+        results = train(settings, tmp_path / "run")
+    assert "far" in results["failure"]
+    assert results["key_states"] == []
+    plain = train(tiny("plain", 2))
+    assert results["curve"] == plain["curve"]
+    assert train(settings, tmp_path / "run")["failure"] == results["failure"]  # read back
+    with pytest.raises(KeyStateError, match="far"):
+        train(dataclasses.replace(settings, on_failure="raise"))
+
+
+def test_good_functions_of_a_file_are_kept(tmp_path, line_task):
+    path = tmp_path / "mixed.py"
+    bad = "\n\ndef is_far(state):\n    return state[7] > 1\n"
+    path.write_text(line_task.KEY_STATES + bad, encoding="utf-8")
+    with pytest.warns(LemaeWarning, match="some functions of .* are left out"):
+        results = train(tiny("lemae", 1, key_states=str(path)))
+    assert results["key_states"] == ["first_halfway", "both_halfway"]
+
+
+def test_missing_key_states_are_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="no key states are shipped for 'line_task:make'"):
+        train(tiny("lemae"))
+    with pytest.raises(ConfigError, match="there is no file of key states"):
+        train(tiny("lemae", key_states=str(tmp_path / "nothing.py")))
+
+
+def test_fewer_and_meaningless_key_states(key_states):
+    assert len(train(tiny("lemae", 1, key_states=key_states, reduce=0.5))["key_states"]) == 1
+    with pytest.warns(LemaeWarning, match="true at reset: 'index_"):
+        results = train(tiny("lemae", 1, key_states=key_states, distract=1.0))
+    assert len(results["key_states"]) == 4
+
+
+def test_key_states_of_another_task_cannot_be_used(tmp_path, key_states):
+    settings = tiny("lemae", 1, key_states=key_states, on_failure="raise", options={"n_agents": 3})
+    with pytest.raises(KeyStateError, match=r"of length 2, those of .* have length 3"):
+        train(settings)
+
+
+# --- repeating and going on ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"algo": "qmix", "learner": Q}])
+def test_the_same_seed_gives_the_same_run(options, key_states):
+    settings = dataclasses.replace(tiny("lemae", 4, key_states=key_states), **options)
+    one, again = train(settings), train(settings)
+    assert bits(one) == bits(again)
+    assert bits(one) != bits(train(dataclasses.replace(settings, seed=1)))
+
+
+def test_looking_more_often_changes_nothing_but_the_curve(key_states):
+    often = tiny("lemae", 4, key_states=key_states, sticky=4.0)
+    once = dataclasses.replace(often, evaluate_every=10**9)
+    one, other = train(often), train(once)
+    assert len(one["curve"]) > len(other["curve"]) == 1
+    assert one["curve"][-1] == other["curve"][-1]
+    assert one["hits"] == other["hits"]
+
+
+def test_every_rollout_has_random_numbers_of_its_own(monkeypatch):
+    seeds = []
+
+    def watched(self, *args, **options):
+        if self.env.num_envs == 8:
+            seeds.append(options["seed"])
+        return COLLECT(self, *args, **options)
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    for seed in (0, 1):
+        train(tiny(rollouts=3, seed=seed))
+    assert len(seeds) >= 6
+    assert len(set(seeds)) == len(seeds)
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_off(monkeypatch, after):
+    """Break the run when it wants to play rollout number ``after``, from 0."""
+    calls = iter(range(10**6))
+
+    def broken(self, *args, **options):
+        if options.get("explorer") is not None and next(calls) == after:
+            raise Cut
+        return COLLECT(self, *args, **options)
+
+    monkeypatch.setattr(Collector, "collect", broken)
+
+
+CASES = {
+    "lemae with aids": {"method": "lemae", **AIDS},
+    "plain": {"method": "plain"},
+    "lemae qmix": {"method": "lemae", "algo": "qmix", "learner": Q},
+    "cmae": {"method": "plain", "algo": "cmae", "learner": {"capacity": 2000}},
+    "count": {"method": "count"},
+    "rnd": {"method": "rnd"},
+    "her": {"method": "her"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_interrupted_run_goes_on_bit_for_bit(case, tmp_path, monkeypatch, key_states):
+    settings = dataclasses.replace(tiny(rollouts=5), key_states=key_states, **CASES[case])
+    settings = dataclasses.replace(settings, options={"size": 5})
+    whole = train(settings, tmp_path / "whole")
+    played = whole["episodes"] // 8
+    assert played >= 4
+    cut_off(monkeypatch, after=3)
+    with pytest.raises(Cut):
+        train(settings, tmp_path / "cut", checkpoint_every=2)
+    assert (tmp_path / "cut" / "checkpoint.pt").is_file()
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    cut_off(monkeypatch, after=played - 2)  # one rollout was lost, two are kept
+    gone_on = train(settings, tmp_path / "cut", checkpoint_every=2)
+    assert bits(whole) == bits(gone_on)
+    assert gone_on["seconds"] > 0
+    policies = [
+        torch.load(tmp_path / name / "policy.pt", weights_only=True) for name in ("whole", "cut")
+    ]
+    assert repr(policies[0]) == repr(policies[1])
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    records = [
+        [(r["step"], r["name"], str(r["value"])) for r in read_metrics(tmp_path / name)]
+        for name in ("whole", "cut")
+    ]
+    assert records[0] == records[1]
+
+
+def test_a_finished_run_is_read_back(tmp_path, monkeypatch, key_states):
+    settings = tiny("lemae", 2, key_states=key_states)
+    results = train(settings, tmp_path / "run")
+    monkeypatch.setattr(Collector, "collect", None)  # nothing is played
+    again = train(settings, tmp_path / "run")
+    assert bits(results) == bits(again)
+    assert again["seconds"] == results["seconds"]
+    assert again["example_states"].dtype == results["example_states"].dtype
+    # Written out, the published values are the same settings.
+    assert bits(train(dataclasses.replace(settings, alpha=10.0, memory="tree"), tmp_path / "run"))
+
+
+def test_numbers_are_logged(tmp_path, key_states):
+    results = train(tiny("lemae", 3, key_states=key_states), tmp_path / "run")
+    logged = read_metrics(tmp_path / "run")
+    names = {record["name"] for record in logged}
+    assert names == {
+        "win_rate/training",
+        "win_rate/sampled",
+        "win_rate/greedy",
+        "random_actions",
+        "learner/policy_loss",
+        "learner/value_loss",
+        "learner/entropy",
+        "learner/imitation_loss",
+        "key_states/first_halfway",
+        "key_states/both_halfway",
+    }
+    sampled = [record["value"] for record in logged if record["name"] == "win_rate/sampled"]
+    assert sampled == [one["sampled"] for one in results["curve"]]
+    assert max(record["step"] for record in logged) == results["steps"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["results"]["win_rate_sampled"] == results["win_rate_sampled"]
+    assert summary["settings"]["beta"] == 0.1
+    assert summary["settings"]["explore"] == "ksmt"
+
+
+@pytest.mark.parametrize("algo", ["ippo", "qmix", "cmae"])
+def test_a_saved_policy_scores_what_the_run_did(algo, tmp_path):
+    options = {"ippo": {"hidden": 8}, "qmix": Q, "cmae": {"capacity": 2000}}[algo]
+    settings = tiny(algo=algo, rollouts=3, learner=options)
+    results = train(settings, tmp_path)
+    learner = load_policy(settings, tmp_path)
+    rates = evaluate(make_env(settings, 20), learner, 20)
+    assert rates.greedy == results["win_rate_greedy"]
+    if algo != "qmix":  # whose share of random actions is not part of its policy
+        assert rates.sampled == results["win_rate_sampled"]
+    with pytest.raises(ConfigError, match="holds no finished run: train first"):
+        load_policy(settings, tmp_path / "nowhere")
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
+    train(tiny(rollouts=1), tmp_path / "done")
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        train(tiny(rollouts=2), tmp_path / "done")
+    cut_off(monkeypatch, after=2)
+    with pytest.raises(Cut):
+        train(tiny(), tmp_path / "cut", checkpoint_every=1)
+    with pytest.raises(ConfigError, match="holds an interrupted run with other settings"):
+        train(tiny(seed=1), tmp_path / "cut")
+
+
+def test_a_folder_with_files_of_others_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds thesis\.tex, which no run wrote"):
+        train(tiny(), tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_damaged_files_are_refused(tmp_path, monkeypatch):
+    train(tiny(rollouts=1), tmp_path / "run")
+    (tmp_path / "run" / "arrays.npz").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"arrays\.npz is missing or damaged"):
+        train(tiny(rollouts=1), tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged or not of a training run"):
+        train(tiny(rollouts=1), tmp_path / "run")
+    cut_off(monkeypatch, after=2)
+    with pytest.raises(Cut):
+        train(tiny(), tmp_path / "cut", checkpoint_every=1)
+    saved = tmp_path / "cut" / "checkpoint.pt"
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(IntegrityError, match=r"checkpoint\.pt is damaged"):
+        train(tiny(), tmp_path / "cut")
+
+
+def test_a_checkpoint_runs_no_code(tmp_path, monkeypatch):
+    class Harmful:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "harm",))
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save({"settings": Harmful()}, folder / "checkpoint.pt")
+    with pytest.raises(IntegrityError, match="is damaged"):
+        train(tiny(), folder)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_changed_key_states_are_not_taken_for_those_the_run_began_with(
+    tmp_path, monkeypatch, key_states, line_task
+):
+    from lemae.key_states import KeyStateSet
+
+    settings = tiny("lemae", key_states=key_states)
+    cut_off(monkeypatch, after=2)
+    with pytest.raises(Cut):
+        train(settings, tmp_path / "cut", checkpoint_every=1)
+    changed = line_task.KEY_STATES.replace(">= 3", ">= 2")
+    KeyStateSet.from_source(changed, line_task.make(1).task_spec).save(key_states)
+    with pytest.raises(StateError, match="the run was begun with the key states"):
+        train(settings, tmp_path / "cut")
+
+
+# --- environments that break off -----------------------------------------------------------------
+
+
+def test_broken_off_episodes_are_counted_and_dropped():
+    results = train(tiny(rollouts=3, options={"aborts": [1, 3]}))
+    assert results["aborted"] > 0
+    assert results["aborted"] * 3 == results["episodes"]  # two of eight copies
+
+
+def test_an_environment_that_always_breaks_off_is_given_up():
+    with pytest.raises(TaskError, match="every episode of 10 rollouts in a row was aborted"):
+        train(tiny(options={"aborts": list(range(8))}))
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def test_published_values_stand_for_none():
+    assert Settings("pass").choices.alpha == 10
+    box = Settings("push-box").choices
+    assert (box.beta, box.eps_high, box.memory) == (0.05, 0.2, "tree")
+    battle = Settings("smax-5m_vs_6m", algo="qmix").choices
+    assert (battle.alpha, battle.beta, battle.eps_low, battle.eps_high) == (1, 1, 0.05, 0.5)
+    assert battle.memory == "chain"
+    assert Settings("smax-3m").choices.memory == "tree"
+    assert Settings("push-box", beta=0.3).choices.beta == 0.3
+    assert Settings("pass", "plain").choices.explore == "off"
+    assert Settings("pass", "plain", sticky=6).choices.explore == "constant"
+    assert Settings("pass", "lemae", sticky=6, explore="off").choices.explore == "off"
+
+
+def test_wrong_settings_are_named():
+    for options, words in (
+        ({"algo": "qmx"}, "algo is 'qmx': did you mean qmix"),
+        ({"memory": "list"}, "memory is 'list': choose from tree, chain, dag"),
+        ({"steps": 0}, "steps is 0: it must be positive"),
+        ({"seed": -1}, "seed is -1: give 0 or more"),
+        ({"reduce": 1.0}, r"reduce is 1\.0: give a share"),
+        ({"stop_at": 1.5}, r"stop_at is 1\.5: give a share up to 1, or None"),
+        ({"explore": "ksmt"}, "needs the key states of LEMAE, and method is 'plain'"),
+        ({"algo": "qmix", "self_imitation": 0.3}, "self_imitation is for ippo"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            dataclasses.replace(tiny(), **options)
+    with pytest.raises(ConfigError, match="method is 'lemea': did you mean lemae"):
+        train(tiny("lemea"))
+    with pytest.raises(ConfigError, match=r"learner is .*'depth'.*which ippo does not take"):
+        train(tiny(learner={"depth": 3}))
+    with pytest.raises(ConfigError, match="checkpoint_every is -1"):
+        train(tiny(), checkpoint_every=-1)
+    with pytest.raises(TaskError, match="'no_such_module:make', which cannot be imported"):
+        train(dataclasses.replace(tiny(), task="no_such_module:make"))
+    with pytest.raises(TaskError, match="did you mean pass"):
+        train(dataclasses.replace(tiny(), task="pas"))
