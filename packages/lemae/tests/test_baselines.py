@@ -254,7 +254,7 @@ def test_real_numbers_are_counted_in_bins():
 
 def test_negative_and_large_numbers_have_cells_of_their_own():
     made = CountBonus(2)
-    states = np.array([[-1, 0], [0, -1], [1e6, 0], [0, 0], [-1, 0]])
+    states = np.array([[-1, 0], [0, -1], [1e6, 0], [0.5, 0], [-0.5, 0]])
     made.learn(states)
     assert made.counts(states)[:, 0].tolist() == [2, 1, 1, 1, 2]
 

@@ -155,6 +155,15 @@ def test_a_copy_acts_by_its_own_weights(clone):
     np.testing.assert_array_equal(other.fast(inputs), before)
 
 
+def test_weights_that_moved_are_found():
+    stack = Perceptrons(1, 2, 2, one_hot=False, hidden=3)
+    inputs = np.ones((1, 1, 2), np.float32)
+    before = stack.fast(inputs)
+    stack.double()
+    assert stack.fast(inputs).dtype == np.float64
+    np.testing.assert_allclose(stack.fast(inputs), before, rtol=1e-5)
+
+
 # --- advantages ----------------------------------------------------------------------------------
 
 
@@ -319,6 +328,17 @@ def test_masked_actions_teach_the_values_and_not_the_policy():
     assert not any(
         torch.equal(a, b) for a, b in zip(critic, learner.critic.parameters(), strict=True)
     )
+
+
+def test_entropy_is_paid_for_everywhere():
+    env = Line(8)
+    learner = team(env, entropy=0.5)
+    with torch.no_grad():
+        learner.actor.last_bias[..., 1] = 1.0
+    episodes = only_random(rollout(learner, env))
+    found = [learner.update(episodes, episodes.rewards)["entropy"] for _ in range(3)]
+    assert found == sorted(found)
+    assert found[2] > found[0] + 1e-3
 
 
 def test_what_was_masked_might_have_been_anything():
@@ -491,7 +511,7 @@ def test_rewards_must_fit_the_episodes():
 
 
 def test_normalized_estimates_ignore_what_has_no_weight():
-    values = torch.tensor([[1.0, 3.0, 100.0], [5.0, 5.0, 5.0]])
+    values = torch.tensor([[1.0, 7.0, 100.0], [5.0, 5.0, 5.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     total = mask.sum(1, keepdim=True).clamp(min=1)
     found = ippo._normalize(values, mask, total)

@@ -127,6 +127,12 @@ def test_goals_after_an_order(order, goals):
     assert memory.candidates(order) == goals
 
 
+def test_the_deepest_node_on_the_way_comes_before_the_root():
+    memory = tree((0, 1), (2, 3))
+    assert memory.candidates((0, 2)) == (1,)
+    assert memory.candidates((2, 0, 1)) == (3,)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_memory_has_no_goals(kind):
     memory = make_memory(kind, K)
@@ -170,11 +176,12 @@ def test_pruned_key_states_do_not_count_in_an_order():
 
 
 def test_off_the_pruned_tree_the_deepest_node_says_what_to_plan():
-    memory = tree((3,), success=[(0, 1, 2)])
+    memory = tree((0, 3), success=[(0, 1), (2, 3)])
     memory.prune()
+    assert memory.candidates((0, 3)) == (1,)  # not 2, which comes first elsewhere
     assert memory.candidates((0, 2)) == (1,)
-    assert memory.candidates((1,)) == (0,)
-    assert memory.candidates((0, 1, 2, 3)) == ()
+    assert memory.candidates((1,)) == (0, 2)
+    assert memory.candidates((2, 3, 1)) == (0,)
 
 
 def test_before_a_success_nothing_is_pruned():
@@ -365,6 +372,8 @@ def test_a_merged_tree_over_the_cap_keeps_the_shallow_nodes():
         one.merge(other)
     assert [order for order, _ in one.walk()] == [(), (1,), (3,), (3, 2)]
     assert one.children((3, 2)) == (1,)  # its child was cut: the branch answers
+    saved = {tuple(key): children for key, *_, children in one.state_dict()["nodes"]}
+    assert saved == {(): [1, 3], (1,): [], (3,): [2], (3, 2): []}
 
 
 @pytest.mark.parametrize("kind", ["tree", "dag"])

@@ -195,23 +195,31 @@ def _groups(found: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str,
 
 #: Settings that say what is compared, or that are told anyway.
 _TOLD = ("task", "options", "steps", "method", "algo", "seed", "evaluate_every", "stop_at")
+#: Settings that follow from the method where they are not given: told if they differ within one.
+_OF_METHOD = ("explore", "eps_low", "eps_high", "key_states", "baseline", "memory")
 
 
 def _namer(found: list[dict[str, Any]]) -> Callable[[dict[str, Any]], tuple[str, str]]:
     """Names of task and method: the method has the settings in which runs on the task differ."""
-    seen: dict[str, dict[str, set[str]]] = {}
-    for run in found:
-        values = seen.setdefault(_task(run["settings"]), {})
-        for key, value in run["settings"].items():
-            values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
+    settings = [run["settings"] for run in found]
 
-    def name(settings: dict[str, Any]) -> tuple[str, str]:
-        task = _task(settings)
-        differing = [k for k, v in seen[task].items() if len(v) > 1 and k not in _TOLD]
-        told = [f"{key} {settings[key]}" for key in differing if settings.get(key) is not None]
-        return task, ", ".join([f"{settings['method']}-{settings['algo']}", *told])
+    def name(mine: dict[str, Any]) -> tuple[str, str]:
+        same_task = [one for one in settings if _task(one) == _task(mine)]
+        same = [o for o in same_task if (o["method"], o["algo"]) == (mine["method"], mine["algo"])]
+        keys = [key for key in _differing(same_task) if key not in _OF_METHOD]
+        keys += [key for key in _differing(same) if key in _OF_METHOD]
+        told = [f"{key} {mine[key]}" for key in sorted(keys) if mine.get(key) is not None]
+        return _task(mine), ", ".join([f"{mine['method']}-{mine['algo']}", *told])
 
     return name
+
+
+def _differing(settings: list[dict[str, Any]]) -> list[str]:
+    """Names of settings that are not the same in all."""
+    names = sorted({key for one in settings for key in one} - set(_TOLD))
+    return [
+        n for n in names if len({json.dumps(one.get(n), sort_keys=True) for one in settings}) > 1
+    ]
 
 
 def _task(settings: dict[str, Any]) -> str:

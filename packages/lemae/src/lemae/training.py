@@ -46,6 +46,27 @@ def train(
 ) -> dict[str, Any]:
     """Train once, and evaluate along the way.
 
+    Results, by name:
+
+    - ``first_success_step``: environment steps of all copies up to the first success in
+      training, None without one.
+    - ``win_rate_sampled``, ``win_rate_greedy``: of the last evaluation.
+    - ``curve``: per evaluation ``step``, ``sampled``, ``greedy``, and ``training``, the win
+      rate of the last 100 training episodes.
+    - ``steps``, ``episodes``, ``successes`` in training; ``aborted``, episodes that broke off
+      and were dropped.
+    - ``seconds`` in all, and ``steps_per_second`` without evaluation; ``guidance_share``, the
+      share of the latter time for labels, memory, rewards and explorer.
+    - ``key_states``: their names; ``failure``: None, or why there are none and the base
+      algorithm was trained instead.
+    - ``hits``: with LEMAE, per key state ``episodes`` that met it, and ``first_step``.
+    - ``tree_before``, ``tree``: the memory when the first success was counted, before pruning,
+      and at the end; in the form of :meth:`lemae.ksmt.Memory.to_json`. None without any.
+    - ``visits``, ``visits_before_success``: int64 ``[n, G, G]``, how often each agent was in
+      each cell; on grid tasks only.
+    - ``example_states``, ``example_rewards``, ``example_intrinsic``, ``example_goals``: the
+      latest episode, if possible a successful one, and what it earned.
+
     Args:
         settings: what to run.
         out: a folder for ``metrics.jsonl``, ``summary.json``, ``arrays.npz``, the policy, and a
@@ -55,26 +76,7 @@ def train(
         checkpoint_every: rollouts between checkpoints, 0 for none. One holds the replay, if any.
 
     Returns:
-        Results, by name:
-
-        - ``first_success_step``: environment steps of all copies up to the first success in
-          training, None without one.
-        - ``win_rate_sampled``, ``win_rate_greedy``: of the last evaluation.
-        - ``curve``: per evaluation ``step``, ``sampled``, ``greedy``, and ``training``, the win
-          rate of the last 100 training episodes.
-        - ``steps``, ``episodes``, ``successes`` in training; ``aborted``, episodes that broke off
-          and were dropped.
-        - ``seconds`` in all, and ``steps_per_second`` without evaluation; ``guidance_share``, the
-          share of the latter time for labels, memory, rewards and explorer.
-        - ``key_states``: their names; ``failure``: None, or why there are none and the base
-          algorithm was trained instead.
-        - ``hits``: with LEMAE, per key state ``episodes`` that met it, and ``first_step``.
-        - ``tree_before``, ``tree``: the memory when the first success was counted, before pruning,
-          and at the end; in the form of :meth:`lemae.ksmt.Memory.to_json`. None without any.
-        - ``visits``, ``visits_before_success``: int64 ``[n, G, G]``, how often each agent was in
-          each cell; on grid tasks only.
-        - ``example_states``, ``example_rewards``, ``example_intrinsic``, ``example_goals``: the
-          latest episode, if possible a successful one, and what it earned.
+        What is listed above, by name.
 
     Raises:
         ConfigError: if a setting is unknown, or ``out`` holds a run with other settings.

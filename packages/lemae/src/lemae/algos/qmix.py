@@ -201,7 +201,9 @@ class QLearner:
     """Learns from replayed whole episodes, which it keeps itself.
 
     Args:
-        n_agents, n_actions, d: of the environment.
+        n_agents: of the environment.
+        n_actions: that each agent has.
+        d: length of the state.
         episode_limit: steps of the longest episode.
         n_values: values that each index of the state takes, from 0 up; the networks then read the
             state as one-hot. None: they read the numbers themselves.

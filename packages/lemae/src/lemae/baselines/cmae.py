@@ -75,7 +75,8 @@ class CMAE:
     ``greedy`` ones follow the values. It needs no other exploration.
 
     Args:
-        n_agents, n_actions: n and, for each agent, A.
+        n_agents: n.
+        n_actions: A, of each agent.
         n_values: values that each index of the state takes, from 0 up.
         episode_limit: steps of the longest episode.
         settings: hyper-parameters.

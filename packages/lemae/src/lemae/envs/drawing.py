@@ -55,7 +55,8 @@ def render(
     Example:
         >>> import lemae
         >>> env = lemae.envs.make("pass")
-        >>> render(env, env.reset()[0][0]).shape
+        >>> states, _ = env.reset()
+        >>> render(env, states[0]).shape
         (360, 360, 3)
     """
     grid = _map_of(env_or_map)
