@@ -58,6 +58,7 @@ def test_processes_do_what_one_process_does(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_ray_does_what_one_process_does(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
