@@ -287,14 +287,23 @@ def test_merging_is_commutative_and_associative(kind, parts, max_nodes):
 
 
 @given(parts=st.lists(EPISODES, min_size=3, max_size=3))
-def test_chains_merge_up_to_rounding(parts):
+def test_chains_merged_in_order_are_one_process_up_to_rounding(parts):
     one, two, three = (remembered(part, "chain") for part in parts)
-    left = merged(merged(copy(one), copy(two)), copy(three)).state_dict()
-    assert merged(copy(two), copy(one), copy(three)).state_dict() == left
-    right = merged(copy(one), merged(copy(two), copy(three))).state_dict()
-    for name in left:
-        close = pytest.approx(left[name]) if name in ("totals", "weights") else left[name]
-        assert right[name] == close
+    alone = remembered([episode for part in parts for episode in part], "chain").state_dict()
+    left = merged(merged(copy(one), two), three).state_dict()
+    right = merged(one, merged(two, three)).state_dict()
+    for name, value in alone.items():
+        wanted = pytest.approx(value) if name in ("totals", "weights") else value
+        assert left[name] == wanted
+        assert right[name] == wanted
+
+
+def test_a_merged_chain_is_the_more_recent_one():
+    def chain(order, count):
+        return remembered([(order, False, 0)] * count, "chain")
+
+    assert merged(chain((0, 1), 30), chain((1, 0), 20)).ranking[:2] == (1, 0)
+    assert merged(chain((1, 0), 20), chain((0, 1), 30)).ranking[:2] == (0, 1)
 
 
 @pytest.mark.parametrize("kind", ["tree", "dag"])
@@ -362,6 +371,17 @@ def test_a_full_tree_still_counts_and_prunes():
     assert memory.allowed == {1, 2}
     assert memory.candidates((0,)) == (1,)
     assert memory.candidates((1,)) == (2,)
+
+
+def test_a_full_graph_counts_the_nodes_it_has_below_one_it_lacks():
+    graph = DagMemory(K, max_nodes=3)
+    graph.insert((0, 1, 2), success=False)
+    with pytest.warns(LemaeWarning, match="has reached max_nodes=3"):
+        graph.insert((1, 0, 2), success=True, step=5)  # (1,) finds no room
+    assert len(graph) == 3
+    assert graph.info((1,)).visits == 0
+    assert graph.info((0, 1)) == (2, 1, 5, 2)
+    assert graph.info((0, 1, 2)) == (2, 1, 5, 2)
 
 
 def test_a_merged_tree_over_the_cap_keeps_the_shallow_nodes():
@@ -498,3 +518,28 @@ def test_wrong_arguments_say_what_to_give():
     for order in [(0, 0), (4,), (-1,)]:
         with pytest.raises(ConfigError, match="different numbers from 0 to 3"):
             KSMT(K).insert(order, success=False)
+
+
+# --- further key states --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(before=EPISODES, after=EPISODES)
+def test_further_key_states_leave_what_is_known(kind, before, after):
+    """As if there had been so many from the start."""
+    grown = remembered(before, kind)
+    grown.add_key_states(2)
+    wide = make_memory(kind, K + 2)
+    for order, success, step in before:
+        wide.insert(order, success=success, step=step)
+    for memory in (grown, wide):
+        for order, success, step in after:
+            memory.insert((*order, K + 1), success=success, step=step)
+    found, wanted = grown.state_dict(), wide.state_dict()
+    for name, value in wanted.items():
+        assert found[name] == (pytest.approx(value) if name == "totals" else value)
+
+
+def test_no_fewer_key_states():
+    with pytest.raises(ConfigError, match="count is -1"):
+        KSMT(K).add_key_states(-1)

@@ -7,8 +7,7 @@ Three memories of one interface (arXiv 2410.02511, Section 4.3; the relatives ar
 - :class:`ChainMemory`, the single branch. One order of all key states, kept up to date.
 
 A memory counts whole episodes and nothing else, so that the sum of two memories (``merge``) is the
-memory of the episodes of both, in whatever order they are added. Where the published text says
-nothing:
+memory of the episodes of both. Where the published text says nothing:
 
 - Pruning hides the nodes that no successful episode passed; their counts stay, for reports and so
   that merging stays a sum. Every later episode is counted too.
@@ -114,12 +113,26 @@ class Memory(ABC):
         """Hide whatever no successful episode passed, from now on; nothing before a success."""
         self.pruned = self.pruned or self.solved
 
-    def merge(self, other: Self) -> None:
-        """Add the episodes of another memory to this one.
+    def add_key_states(self, count: int) -> None:
+        """Make room for further key states, numbered after those there are; nothing is forgotten.
 
-        Commutative and associative: workers may each count their own episodes in an empty memory
-        and the sum is that of one process (in a :class:`ChainMemory`, up to how recent an episode
-        is). Two copies of one memory have the same episodes, which would count twice.
+        Raises:
+            ConfigError: if ``count`` is negative.
+        """
+        if count < 0:
+            raise ConfigError(f"count is {count}: give the number of further key states")
+        self.n_key_states += count
+        self.met += [0] * count
+        self.succeeded += [0] * count
+        self._add_key_states(count)
+
+    def merge(self, other: Self) -> None:
+        """Add the episodes of another memory to this one, as if they were inserted after its own.
+
+        Associative: workers may each count their own episodes in an empty memory, and the sum is
+        that of one process that inserts them worker by worker. In a tree or graph the order of the
+        workers does not matter; a :class:`ChainMemory` takes the episodes of the last one for the
+        most recent. Two copies of one memory have the same episodes, which would count twice.
 
         Raises:
             ConfigError: if the other is of another kind, size or limit.
@@ -251,6 +264,10 @@ class Memory(ABC):
         """Count the order; whether it is new."""
 
     @abstractmethod
+    def _add_key_states(self, count: int) -> None:
+        """Make room in what this class knows more than the base."""
+
+    @abstractmethod
     def _merge(self, other: Any) -> None:
         """Add what this class knows more than the base."""
 
@@ -372,21 +389,27 @@ class _Graph(Memory):
         for rank, k in enumerate(order):
             self._ranks[k] += rank
         new = False
-        node = self._nodes[()]
-        node.count(1, won, step)
+        node: _Node | None = self._nodes[()]
+        self._nodes[()].count(1, won, step)
         for depth, k in enumerate(order):
             key = self._key(order[: depth + 1])
             child = self._nodes.get(key)
             if child is None:
                 if len(self) >= self.max_nodes:
+                    # In a graph, deeper nodes may have been reached by another order.
                     self._fill()
-                    break
+                    node = None
+                    continue
                 child = self._nodes[key] = _Node()
                 new = True
-            node.children.add(k)
+            if node is not None:
+                node.children.add(k)
             child.count(1, won, step)
             node = child
         return new
+
+    def _add_key_states(self, count: int) -> None:
+        self._ranks += [0] * count
 
     def _merge(self, other: _Graph) -> None:
         self._ranks = [a + b for a, b in zip(self._ranks, other._ranks, strict=True)]
@@ -503,6 +526,10 @@ class ChainMemory(Memory):
     of its start. The next goal is the first key state in this order that the episode has not met; a
     leaf is where nothing that was ever met is left.
 
+    A memory that is merged into this one counts as more recent: where it met a key state ``n``
+    times, what was known here keeps the share ``(1 - rate)**n`` of its weight. Workers merged in
+    order are one process, up to rounding.
+
     Args:
         n_key_states: K.
         rate: weight of the newest chain in the average.
@@ -518,7 +545,7 @@ class ChainMemory(Memory):
         if not 0 < rate <= 1:
             raise ConfigError(f"rate is {rate}: give a number above 0 and at most 1")
         self.rate = rate
-        # Average = total / weight; sums of both are the average over two memories.
+        # Average = total / weight: the weights fade as new chains come, and start at 0.
         self._totals = [0.0] * n_key_states
         self._weights = [0.0] * n_key_states
         self._first_steps: list[int | None] = [None] * n_key_states
@@ -560,9 +587,18 @@ class ChainMemory(Memory):
             self._first_steps[k] = _earlier(self._first_steps[k], step)
         return any(self.met[k] == 1 for k in order)
 
+    def _add_key_states(self, count: int) -> None:
+        # A place in the chain is in units of K.
+        scale = (self.n_key_states - count) / self.n_key_states if self.n_key_states else 1.0
+        self._totals = [total * scale for total in self._totals] + [0.0] * count
+        self._weights += [0.0] * count
+        self._first_steps += [None] * count
+
     def _merge(self, other: ChainMemory) -> None:
-        self._totals = [a + b for a, b in zip(self._totals, other._totals, strict=True)]
-        self._weights = [a + b for a, b in zip(self._weights, other._weights, strict=True)]
+        for k, newer in enumerate(other.met):
+            left = (1 - self.rate) ** newer
+            self._totals[k] = left * self._totals[k] + other._totals[k]
+            self._weights[k] = left * self._weights[k] + other._weights[k]
         pairs = zip(self._first_steps, other._first_steps, strict=True)
         self._first_steps = [_earlier(a, b) for a, b in pairs]
 
