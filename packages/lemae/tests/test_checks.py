@@ -1,6 +1,7 @@
 """Functions that break a promise, attack or mislead; states to try them on."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -163,17 +164,62 @@ def test_a_message_names_a_state_and_how_it_was_found():
     assert "such as a made-up state [0.0, " in found
 
 
+SLOW = "n = 0\nfor i in range({}):\n    n = n + state[0] * i\nreturn n > 9e6"
+
+
 def test_a_slow_function_is_rejected():
-    body = "n = 0\nfor i in range(500):\n    n = n + state[0] * i\nreturn n > 9e5"
-    found = failures(function(body), probes=given(FEW.states[:20]), seconds_per_call=1e-4)
-    assert "ms for one state, where 0.1 are allowed: use fewer loops" in found
+    found = failures(
+        function(SLOW.format(500)), probes=given(FEW.states[:20]), seconds_per_call=1e-4
+    )
+    assert found == "it takes more than 0.1 ms for one state: use fewer loops"
+
+
+def test_a_function_is_not_slow_because_the_machine_is_busy(monkeypatch):
+    """The child measures from start to end of a call, also while other processes run."""
+    busy = child(lambda good: [replace(outcome, seconds=0.5) for outcome in good])
+    monkeypatch.setattr(checks, "run_in_child", busy)
+    assert check(function("state[0] > 9"), TASK, FEW).accepted
 
 
 def test_a_function_that_takes_too_long_is_killed():
-    body = "n = 0\nfor i in range(4000):\n    n = n + state[0] * i\nreturn n > 9e6"
     many = given(np.tile(FEW.states, (200, 1)))
-    found = failures(function(body), probes=many, limits=Limits(wall_s=1.0))
-    assert "the child process did not end within 1 s and was killed" in found
+    found = failures(function(SLOW.format(4000)), probes=many, limits=Limits(wall_s=1.0))
+    assert found == (
+        "it did not end within 10 s of processor time, or 1 s in all, on 1000 states: use fewer "
+        "loops"
+    )
+
+
+@pytest.mark.slow  # 4 s of processor time
+def test_what_never_ends_is_over_within_15_seconds():
+    body = (
+        "n = 0\nfor i in range(60):\n    for j in range(60):\n"
+        "        n = n + np.sin(state * i).sum()\nreturn n > 9e6"
+    )
+    start = time.monotonic()
+    many = given(np.tile(FEW.states, (20, 1)))
+    found = failures("import numpy as np\n" + function(body), probes=many)
+    assert time.monotonic() - start < 15
+    assert found == (
+        "it did not end within 3 s of processor time, or 14 s in all, on 1000 states: use fewer "
+        "loops"
+    )
+
+
+def test_the_time_depends_on_the_number_of_states(monkeypatch):
+    seen = []
+
+    def run(code, policy, calls, limits):
+        seen.append((len(calls), limits.cpu_s, limits.wall_s))
+        return child(lambda good: good)(code, policy, calls, limits)
+
+    monkeypatch.setattr(checks, "run_in_child", run)
+    assert check(function("state[0] > 9"), TASK, given(np.tile(FEW.states, (10, 1)))).accepted
+    counts, cpu, wall = zip(*seen, strict=True)
+    assert sum(counts) == 10 * len(FEW) + checks.AGAIN
+    assert counts[:-1] == (checks.CALLS,) * (len(counts) - 1)
+    assert cpu == pytest.approx([1 + 0.002 * count for count in counts])
+    assert set(wall) == {14.0}
 
 
 def child(change):
