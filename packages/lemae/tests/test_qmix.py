@@ -607,6 +607,22 @@ def test_a_tiny_grid_is_learned(mixer):
     assert (played.lengths == 4).all()
 
 
+@pytest.mark.parametrize("observed", [False, True])
+def test_whole_numbers_without_their_range_are_read_as_numbers(observed):
+    made = [learner(observed=observed, one_hot=False) for _ in range(2)]
+    episodes = some_episodes(observed=observed, restricted=False)
+    if observed:
+        whole = episodes.observations.round().astype(np.int64)
+        episodes = dataclasses.replace(episodes, observations=whole)
+    counted = dataclasses.replace(episodes, states=episodes.states.astype(np.int64))
+    for one, played in zip(made, (episodes, counted), strict=True):
+        one.observe(played)
+        one.update()
+        seen = None if played.observations is None else played.observations[0]
+        one.act(played.states[0], seen, None)
+    assert same(made[0].networks.state_dict(), made[1].networks.state_dict())
+
+
 class Reminder:
     """One agent sees a sign in the first of three steps, and has to follow it in the last."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode
 
 from lemae.algos.evaluation import evaluate
 from lemae.algos.rollout import Collector, Episodes, FixedEpsilon
@@ -59,6 +60,41 @@ class Halfway:
     def evaluate(self, states):
         past = np.asarray(states) >= 3
         return np.stack([past[..., 0], past.all(-1)], -1)
+
+
+@pytest.mark.parametrize("mode", ["autoreset", "metadata"])
+def test_an_environment_that_resets_itself(mode):
+    env = Line(2)
+    if mode == "autoreset":
+        env.autoreset = True
+    else:
+        env.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    with pytest.raises(ConfigError, match="make it with autoreset=False"):
+        Collector(env)
+    with pytest.raises(ConfigError, match="resets copies by itself"):
+        Collector(make("pass", autoreset=True))
+
+
+class Paid(Line):
+    """A line on which a step at a given time pays a little."""
+
+    def __init__(self, at, says_success=False):
+        super().__init__(2, size=3, limit=4)
+        self.at, self.says_success = at, says_success
+
+    def step(self, actions):
+        state, reward, terminated, truncated, info = super().step(actions)
+        if self.says_success:
+            info = {"success": reward > 0}
+        return state, reward + 0.1 * (self.t == self.at), terminated, truncated, info
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_reward_on_the_way_or_at_a_truncation_is_no_success(at):
+    with pytest.raises(ConfigError, match='put "success" into info'):
+        Collector(Paid(at)).collect(Walker((0, 0)), seed=0)
+    assert not Collector(Paid(at, True)).collect(Walker((0, 0)), seed=0).success.any()
+    assert Collector(Paid(1, True)).collect(Walker(), seed=0).success.all()
 
 
 def test_an_episode_is_written_down_as_it_was_played():

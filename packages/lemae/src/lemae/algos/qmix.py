@@ -372,11 +372,16 @@ class QLearner:
 
     def _state(self, states: np.ndarray) -> Tensor:
         """States as the networks read them: numbers, or positions of ones."""
-        return self._tensor(states if self._one_hot is None else self._one_hot(states))
+        return (
+            self._numbers(states) if self._one_hot is None else self._tensor(self._one_hot(states))
+        )
 
     def _seen(self, state: Tensor, observations: np.ndarray | None) -> Tensor:
         """What the agents see: their observations, or the state."""
-        return state if observations is None else self._tensor(observations)
+        return state if observations is None else self._numbers(observations)
+
+    def _numbers(self, array: np.ndarray) -> Tensor:
+        return self._tensor(np.asarray(array, np.float32))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array).to(self.device)

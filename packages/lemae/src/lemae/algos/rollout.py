@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
+from lemae._success import by_reward
 from lemae.errors import ConfigError, ShapeError, TaskError
 
 
@@ -20,8 +22,9 @@ class VectorEnvLike(Protocol):
     attribute ``n_values``, the number of values of each index of a state of whole numbers.
 
     An episode that succeeds ends. ``info`` of a step may hold two bool arrays ``[N]``: ``success``,
-    where that is not the same as a positive last reward; and ``aborted``, where an episode broke
-    off for a reason that is not the task's, such as a lost connection. It is dropped and counted.
+    needed where rewards are also positive in steps that do not terminate an episode; and
+    ``aborted``, where an episode broke off for a reason that is not the task's, such as a lost
+    connection. It is dropped and counted.
     """
 
     num_envs: int
@@ -271,15 +274,24 @@ class Collector:
     """Plays whole episodes in every copy of an environment.
 
     Args:
-        env: the copies. It is reset before every rollout, and needs no automatic reset.
+        env: the copies. It is reset before every rollout, and must not reset itself.
         labeler: finds key states; None without.
 
     Attributes:
         labeling_s: seconds spent so far on labels and on the explorer.
         aborted: episodes dropped so far, because they broke off.
+
+    Raises:
+        ConfigError: if the environment resets copies by itself.
     """
 
     def __init__(self, env: VectorEnvLike, labeler: OnlineLabeler | None = None) -> None:
+        mode = (getattr(env, "metadata", None) or {}).get("autoreset_mode")
+        if mode not in (None, AutoresetMode.DISABLED) or getattr(env, "autoreset", False):
+            raise ConfigError(
+                "the environment resets copies by itself, so that the last state of an episode is "
+                "lost: make it with autoreset=False (in Gymnasium autoreset_mode=DISABLED)"
+            )
         self.env = env
         self.labeler = labeler
         self.labeling_s = 0.0
@@ -307,7 +319,8 @@ class Collector:
             The episodes that were not aborted, which may be none.
 
         Raises:
-            ConfigError: if there is a mixer without explorer.
+            ConfigError: if there is a mixer without explorer, or rewards do not tell success and
+                the environment's info does not either.
             ShapeError: if the environment returns states of another shape than it says.
             TaskError: if an episode does not end within the environment's limit.
         """
@@ -419,11 +432,16 @@ class _Record:
             self.aborted |= aborted
             ended |= aborted
         ended &= active
+        going = active & ~self.aborted
+        if "success" in info:
+            success = going & info["success"]
+        else:
+            success = by_reward(going & (reward > 0), terminated, 'put "success" into info')
         if not ended.any():
             return False
         self.lengths[ended] = step
         self.terminated |= ended & terminated
-        won = ended & ~self.aborted & info.get("success", reward > 0)
+        won = ended & success
         self.success |= won
         return bool(won.any())
 
