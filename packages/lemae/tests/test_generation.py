@@ -403,6 +403,14 @@ def test_a_function_of_little_use_is_sent_back_and_kept_if_nothing_better_comes(
     assert set(made.meta["doubts"]) == {"early", "flag"}
 
 
+def test_code_that_cannot_be_followed_is_not_said_to_read_no_position(states):
+    door = "def is_open(state):\n    return np.array([[state[4], 2]])[0][0] == 1"
+    llm = ScriptedLLM([answer(door, subspaces={"open": [4]})] * 9)
+    made = ask(llm, states)
+    assert made[0].subspace == (4,)
+    assert len(llm.requests) == 1
+
+
 def test_states_without_first_ones_raise_no_doubt_about_them():
     early = "def is_early(state):\n    return state[0] < 20"
     made = ask(ScriptedLLM([answer(early)]), given(np.arange(50.0).reshape(10, 5), TASK))

@@ -199,6 +199,21 @@ def test_a_trace_follows_the_branches_that_the_states_take():
     assert find(text, states=lambda: STATES).indices == (1, 5)
 
 
+GUARDED = """
+def is_x(state):
+    if state[4] > 1:
+        return False
+    return np.array([[state[0], state[1]]])[0][0] > 1
+"""
+
+
+def test_paths_that_return_early_do_not_stand_for_those_that_cannot_be_traced():
+    found = find(GUARDED, declared=[0, 4], states=lambda: STATES)
+    assert (found.indices, found.origin) == ((0, 4), "declared")
+    assert "cannot be traced (line 6: " in found.warnings[1]
+    assert find(GUARDED, states=lambda: STATES).indices == tuple(range(D))
+
+
 def test_states_are_made_only_to_trace():
     def never():
         raise AssertionError

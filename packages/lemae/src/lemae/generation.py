@@ -416,6 +416,7 @@ class _Author:
             if report.key_states is None:
                 return [text for function in report.functions for text in function.failures]
             (key_state,) = report.key_states
+            (origin,) = (one.origin for one in report.functions if one.accepted)
             source = documented(key_state.source, name, proposal.description)
             if source != key_state.source:
                 key_state = replace(key_state, source=source, description=proposal.description)
@@ -423,13 +424,17 @@ class _Author:
         except KeyStateError as error:
             return [str(error)]
         self._found[name] = key_state
-        doubts = self._doubts_about(key_state) + ([proposal.doubt] if proposal.doubt else [])
+        doubts = self._doubts_about(key_state, reads_are_known=origin == "code")
+        doubts += [proposal.doubt] if proposal.doubt else []
         if not doubts:
             self._settled.add(name)
         return doubts
 
-    def _doubts_about(self, key_state: KeyState) -> list[str]:
-        """Why a function that works may be of little use; it is kept if nothing better comes."""
+    def _doubts_about(self, key_state: KeyState, *, reads_are_known: bool) -> list[str]:
+        """Why a function that works may be of little use; it is kept if nothing better comes.
+
+        What code that cannot be followed reads is not known, so nothing is said about it.
+        """
         doubts = []
         first = key_state.batch(self.probes.reset)
         if first.any():
@@ -438,7 +443,7 @@ class _Author:
                 "state is false at the start"
             )
         places = set(coordinates(self.task))
-        if places and not places & set(key_state.subspace):
+        if reads_are_known and places and not places & set(key_state.subspace):
             doubts.append(
                 f"it reads {list(key_state.subspace)}, which is no position: the distance to it "
                 "shows no way there. Say in the code where the agents are that make it happen"
