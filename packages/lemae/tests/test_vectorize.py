@@ -150,6 +150,22 @@ EXPRESSIONS = [
     "state.shape[0] == 5 and state.size > 4 and state[0] > 2",
     "state[::2][1] > 3",
     "state[-2:][0] > 3",
+    "(state[0:4:2][:, None] - state[1:4:2] > 0).any(axis=0).all()",
+    "(np.abs(state[0:3][:, None] - state[3:5]) <= 1).sum(axis=0).max() >= 2",
+    "(state[0:3][:, None] * (state[3:5] > 1)).min(axis=1).max() > 1",
+    "((state[0:2] > 1)[:, None] * (state[2:5] > 1)).sum() >= 3",
+    "(state[0:3][:, None] - state[0:2])[1:, 0].max() > 2",
+    "(state[0:3] - state[0:2][:, None])[-1][2] > 2",
+    "(np.where(state[0:2] > 1, 0, 50)[:, None] + state[2:5]).min(axis=0)[1] > 3",
+    "(np.array([1.0, 4.0])[:, None] <= state[0:3]).sum(0).max() == 2",
+    "np.dot(state[0:3][:, None] > state[3:5], (state[0:2] > 1) * 1).max() >= 2",
+    "np.sum(state[0:2][:, None] > state[2:5], axis=1)[0] == 2",
+    "np.mean(state[0:2][:, None] - state[2:5], axis=-1).max() > 2",
+    "np.linalg.norm(state[0:2][:, None] - state[2:5], axis=0).min() > 2",
+    "(state[0:2][:, None] > state[2:5]).shape == (2, 3) and state[0] > 1",
+    "sum([row.sum() for row in state[0:2][:, None] > state[2:5]]) > 2",
+    "sum(state[0:2][:, None] > state[2:5]).max() == 2",
+    "len(state[0:3][:, None]) == 3 and state[0:1].max() > 1",
 ]  # fmt: skip
 PROGRAMS = [
     """
@@ -253,6 +269,16 @@ def is_x(state):
         total = total + 1
     return (total < -4).any()
 """,
+    """
+def is_x(state):
+    apart = np.abs(state[0:3][:, None] - state[3:5])
+    if state[4] > 2:
+        apart = apart + state[0:2]
+    near = (apart <= 1) * (state[3:5] > 0)
+    if near.sum() == 0:
+        return False
+    return near.sum(axis=0).max() >= 2
+""",
 ]
 
 
@@ -270,6 +296,9 @@ def test_the_same_as_one_state_at_a_time(text):
         ("sum([state[i] for i in range(int(state[4]))]) > 2", "depends on the state"),
         ("np.median(state[0:3]) > 1", "no elementwise form"),
         ("np.sort(state)[1] > 1", "no elementwise form"),
+        ("np.dot(state[0:2], state[2:4]) > 1", "no elementwise form"),  # may differ in a digit
+        ("(state[0:2][:, None] - state[2:5])[0, 3] > 1", "IndexError"),
+        ("(state[0:2] - state[2:5]).max() > 1", r"shapes \(2,\) and \(3,\) do not fit"),
         ("max([x for x in state if x > 1]) > 1", "cannot be followed"),
         ("[state[0]] < [1]", "== and !="),
         ("(not state[0]) + (not state[1]) == 2", "between truth values"),
@@ -280,6 +309,16 @@ def test_the_same_as_one_state_at_a_time(text):
 def test_what_has_no_elementwise_form_says_why(text, reason):
     with pytest.raises(UnresolvedError, match=reason):
         vectorize([(body(text), "x")], D)
+
+
+@pytest.mark.parametrize("n", [2, 7, 8, 9, 16, 23, 130, 300])
+def test_sums_are_those_of_numpy_to_the_last_digit(n):
+    states = np.random.default_rng(n).normal(size=(50, n + 1))
+    function = vectorize([(body(f"state[0:{n}].sum() > state[{n}]"), "x")], n + 1)
+    states[:, n] = [state[:n].sum() for state in states]
+    assert not function(states).any()
+    states[:, n] = np.nextafter(states[:, n], -np.inf)
+    assert function(states).all()
 
 
 def test_what_has_no_elementwise_form_is_called_state_by_state():

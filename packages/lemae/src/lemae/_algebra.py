@@ -1,7 +1,7 @@
 """What can be done with symbols: the operations of discriminators, on nodes instead of numbers.
 
 A value of a run on symbols is one of: a plain number, array or list, as in any call; a
-:class:`Node`; the state or a slice of it (:class:`View`); an array of nodes (:class:`Vector`); a
+:class:`Node`; the state or a slice of it (:class:`View`); an array of nodes (:class:`Array`); a
 list of which some items are there under conditions only (:class:`Filtered`). Truth values are True,
 False or a node of kind ``"bool"``. Operations on plain values alone are those of
 :mod:`lemae._codegen`, which bound themselves.
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lemae._codegen.guards import Guards
 from lemae._codegen.numpy_proxy import math_proxy, numpy_proxy
@@ -66,10 +67,16 @@ class View:
 
 
 @dataclass(frozen=True)
-class Vector:
-    """An array with one axis, whose elements are nodes or numbers."""
+class Array:
+    """An array whose elements are nodes or numbers.
+
+    Attributes:
+        items: all elements, row by row.
+        shape: of the array.
+    """
 
     items: tuple[Any, ...]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class Algebra:
         self.count(1)
         if isinstance(value, list | tuple):
             return any(self.is_symbolic(item) for item in value)
-        return isinstance(value, Node | View | Vector | Filtered | Unknown)
+        return isinstance(value, Node | View | Array | Filtered | Unknown)
 
     def node(self, op: str, *args: Any, kind: str = "") -> Node:
         """The node of an operation, and a note that its arguments are used."""
@@ -174,8 +181,8 @@ class Algebra:
         self.count(1)
         if isinstance(value, Node):
             return [value]
-        if isinstance(value, View | Vector):
-            value = self.items(value)
+        if isinstance(value, View | Array):
+            value = list(self.elements(value).flat)
         if isinstance(value, Filtered):
             value = [part for pair in value.items for part in pair]
         if isinstance(value, list | tuple):
@@ -208,11 +215,11 @@ class Algebra:
             return self._truth_of_node(value)
         if isinstance(value, Filtered):
             return self.any_of([condition for condition, _ in value.items])
-        if isinstance(value, View | Vector):
-            items = self.items(value)
-            if len(items) != 1:
+        if isinstance(value, View | Array):
+            items = self.elements(value)
+            if items.size != 1:
                 raise self.unresolved("the truth of several values: use np.any or np.all")
-            return self.truth(items[0])
+            return self.truth(items.item())
         if isinstance(value, Unknown):
             raise self.unresolved("a value is not the same kind of thing in all branches")
         return bool(value)
@@ -281,11 +288,11 @@ class Algebra:
         if isinstance(yes, list | tuple) and type(yes) is type(no) and len(yes) == len(no):
             pairs = zip(yes, no, strict=True)
             return type(yes)(self.select(condition, one, other) for one, other in pairs)
-        if is_vector(yes) and is_vector(no):
-            items, others = self.items(yes), self.items(no)
-            if len(items) == len(others):
-                pairs = zip(items, others, strict=True)
-                return Vector(tuple(self.select(condition, *pair) for pair in pairs))
+        if is_array(yes) and is_array(no):
+            items, others = self.elements(yes), self.elements(no)
+            if items.shape == others.shape:
+                pairs = zip(items.flat, others.flat, strict=True)
+                return Array(tuple(self.select(condition, *pair) for pair in pairs), items.shape)
         return UNKNOWN
 
     def _select_truth(self, condition: Any, yes: Any, no: Any) -> Any:
@@ -346,28 +353,21 @@ class Algebra:
 
     def broadcast(self, function: Callable[..., Any], *values: Any) -> Any:
         """``function`` of scalars, or element by element where one of the values is an array."""
-        if not any(is_vector(value) for value in values):
+        if not any(is_array(value) for value in values):
             for value in values:
                 if isinstance(value, Unknown):
                     raise self.unresolved("a value is not the same kind of thing in all branches")
                 if not is_scalar(value):
                     raise self.unresolved(f"a {type(value).__name__.lower()} is no number")
             return function(*values)
-        columns = [None if is_scalar(value) else self.items(value) for value in values]
-        lengths = {len(column) for column in columns if column is not None}
-        if len(lengths) != 1:
-            raise self.unresolved("arrays of different lengths")
-        return Vector(
-            tuple(
-                function(
-                    *(
-                        value if column is None else column[place]
-                        for value, column in zip(values, columns, strict=True)
-                    )
-                )
-                for place in range(lengths.pop())
-            )
-        )
+        arrays = [self.elements([value] if is_scalar(value) else value) for value in values]
+        try:
+            together = np.broadcast(*arrays)
+        except ValueError:
+            shapes = " and ".join(str(array.shape) for array in arrays)
+            raise self.unresolved(f"arrays of the shapes {shapes} do not fit") from None
+        self.count(together.size)
+        return Array(tuple(function(*items) for items in together), together.shape)
 
     def compare(self, name: str, left: Any, right: Any) -> Any:
         """A comparison, by the name of its class in :mod:`ast`."""
@@ -410,8 +410,19 @@ class Algebra:
             raise self.unresolved("it counts from the end of a state whose length is not known")
         return self.load(index)
 
+    def elements(self, value: Any) -> NDArray[np.object_]:
+        """The elements of an array, or of what a loop may go over, in their shape."""
+        is_plain = isinstance(value, np.ndarray)
+        shape = value.shape if is_plain or isinstance(value, Array) else None
+        items = list(value.flat) if is_plain else value.items if shape else self.items(value)
+        self.count(len(items))
+        found = np.empty(len(items), object)
+        for place, item in enumerate(items):  # one by one: no item is taken for an array
+            found[place] = item
+        return found if shape is None else found.reshape(shape)
+
     def items(self, value: Any) -> list[Any]:
-        """The items of what a loop may go over."""
+        """The items of what a loop may go over; of an array with several axes its rows."""
         if isinstance(value, View) and len(value.indices) > ENDLESS // 2:
             raise self.unresolved("it needs the length of the state, which is not known")
         items = self._items(value)
@@ -421,13 +432,18 @@ class Algebra:
     def _items(self, value: Any) -> Sequence[Any]:
         if isinstance(value, View):
             return [self.load(index) for index in value.indices]
-        if isinstance(value, Vector):
-            return value.items
+        if isinstance(value, Array):
+            return value.items if len(value.shape) == 1 else [*map(array_of, self.elements(value))]
         if isinstance(value, list | tuple | range):
             return value
-        if isinstance(value, np.ndarray) and value.ndim == 1:
+        if isinstance(value, np.ndarray) and value.ndim > 0:
             return list(value)
         raise self.unresolved("how often this loop runs cannot be followed")
+
+
+def array_of(elements: NDArray[np.object_]) -> Array:
+    """The array of these elements."""
+    return Array(tuple(elements.flat), elements.shape)
 
 
 def plain_number(value: Any) -> Any:
@@ -435,9 +451,9 @@ def plain_number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def is_vector(value: Any) -> bool:
+def is_array(value: Any) -> bool:
     """Whether it is an array with elements."""
-    return isinstance(value, View | Vector) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return isinstance(value, View | Array) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def is_scalar(value: Any) -> bool:

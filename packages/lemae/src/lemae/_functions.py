@@ -11,12 +11,12 @@ import numpy as np
 from lemae._algebra import (
     COMPARISONS,
     Algebra,
+    Array,
     Filtered,
-    Vector,
     View,
+    is_array,
     is_boolean,
     is_scalar,
-    is_vector,
     kind_of,
 )
 from lemae._codegen.policy import NUMPY_RULES
@@ -118,8 +118,10 @@ class Functions(Algebra):
             values = [self.select(c, self.number(v), 0.0) for c, v in values.items]
         total: Any = 0
         for value in self.items(values):
-            number = self.number(value) if is_boolean(value) else value
-            total = number if total == 0 else self.binary("Add", total, number)
+            if is_boolean(value):
+                value = self.number(value)
+            is_first = total == 0 and is_scalar(value)
+            total = value if is_first else self.binary("Add", total, value)
         return total
 
     def _builtin_max(self, *values: Any) -> Any:
@@ -150,6 +152,8 @@ class Functions(Algebra):
             return self._cast(_dtype_name(keywords["dtype"]), array) if keywords else array
         if name in _REDUCTIONS or name == "linalg.norm":
             return self._reduced(name, args, keywords)
+        if name == "dot" and not keywords:
+            return self._dot(*args)
         if name == "isclose":
             args += [keywords.pop("rtol", 1e-5), keywords.pop("atol", 1e-8)][len(args) - 2 :]
         if keywords or kind != "map":
@@ -195,12 +199,12 @@ class Functions(Algebra):
         return value if high is None else self.node("minimum", value, self.number(high))
 
     def _array(self, value: Any) -> Any:
-        if isinstance(value, View | Vector):
+        if isinstance(value, View | Array):
             return value
         items = self.items(value)
         if not all(is_scalar(item) for item in items):
             raise self.unresolved("arrays with several axes cannot be followed")
-        return Vector(tuple(items))
+        return Array(tuple(items), (len(items),))
 
     def _cast(self, name: str, value: Any = 0) -> Any:
         forms: dict[str, Callable[[Any], Any]] = {
@@ -215,29 +219,66 @@ class Functions(Algebra):
             raise self.unresolved(f"the dtype {name} cannot be followed")
         return self.broadcast(forms[name], value)
 
+    def _dot(self, left: Any, right: Any) -> Any:
+        """A product with a vector, of whole numbers: their sum is the same in every order."""
+        if not (is_array(left) and is_array(right)):
+            return self.opaque(left, right)
+        rows, vector = self.elements(left), self.elements(right)
+        kinds = {kind_of(item) for item in (*rows.flat, *vector.flat)}
+        fit = vector.ndim == 1 and rows.shape[-1:] == vector.shape
+        if not fit or "float" in kinds or "int" not in kinds:
+            return self.opaque(left, right)
+        return self._reduced("sum", [self.binary("Mult", left, right), -1], {})
+
     def _reduced(self, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
-        """A reduction of a whole array."""
-        whole = keywords.get("axis") in (None, 0, -1)
-        if len(args) != 1 or not whole or not keywords.keys() <= {"axis"}:
+        """A reduction of an array, or along one of its axes."""
+        axis = keywords.get("axis")
+        if len(args) == 2 and not keywords and name != "linalg.norm":
+            args, axis = args[:1], args[1]
+        is_known = axis is None or isinstance(axis, int)
+        if len(args) != 1 or not is_known or not keywords.keys() <= {"axis"}:
             return self.opaque(args, tuple(keywords.values()))
         if isinstance(args[0], Node) and args[0].op == "opaque":
             return self.opaque(args)
-        items = self.items(args[0])
-        if not items or not all(is_scalar(item) for item in items):
+        elements = self.elements(self._array(args[0]))
+        if not elements.size:
             raise self.unresolved("this reduction cannot be followed")
+        if axis is None or elements.ndim == 1:
+            return self._reduced_to_one(name, list(elements.flat))
+        lines = np.moveaxis(elements, axis, -1)
+        found = [
+            self._reduced_to_one(name, list(line)) for line in lines.reshape(-1, lines.shape[-1])
+        ]
+        return Array(tuple(found), lines.shape[:-1])
+
+    def _reduced_to_one(self, name: str, items: list[Any]) -> Any:
         if name in ("any", "all"):
             return self._builtin_any(items) if name == "any" else self._builtin_all(items)
         if name == "count_nonzero":
             return self._builtin_sum([self.number(self.truth(item)) for item in items])
         if name in ("min", "max", "amin", "amax"):
-            return self._extreme("minimum" if name.endswith("min") else "maximum", tuple(items))
+            return self._extreme("minimum" if name.endswith("min") else "maximum", (items,))
         if name == "linalg.norm":
             squares = [self.arithmetic("Mult", item, item) for item in map(self.number, items)]
             return self.node("sqrt", self._builtin_sum(squares))
         if name == "prod":
             return functools.reduce(functools.partial(self.arithmetic, "Mult"), items)
-        total = self._builtin_sum(items)
+        total = self._total([self.number(i) if is_boolean(i) else i for i in items])
         return self.arithmetic("Div", total, len(items)) if name == "mean" else total
+
+    def _total(self, numbers: list[Any]) -> Any:
+        """The sum, added in NumPy's order: another one may differ in the last digit."""
+        add = functools.partial(self.arithmetic, "Add")
+        if len(numbers) < 8:
+            return functools.reduce(add, numbers)
+        if len(numbers) > 128:
+            half = len(numbers) // 2 - len(numbers) // 2 % 8
+            return add(self._total(numbers[:half]), self._total(numbers[half:]))
+        whole = len(numbers) - len(numbers) % 8
+        parts = [functools.reduce(add, numbers[start:whole:8]) for start in range(8)]
+        while len(parts) > 1:
+            parts = [add(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        return functools.reduce(add, numbers[whole:], parts[0])
 
     def call_method(self, value: Any, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
         """A call of a method."""
@@ -247,7 +288,7 @@ class Functions(Algebra):
             return value if name == "copy" else self._one(value)
         if name == "astype" and len(args) == 1 and not keywords:
             return self._cast(_dtype_name(args[0]), value)
-        if name in _REDUCTIONS and (isinstance(value, Node) or is_vector(value)):
+        if name in _REDUCTIONS and (isinstance(value, Node) or is_array(value)):
             return self._reduced(name, [value, *args], keywords)
         if name == "round" and not keywords:
             return self.broadcast(self._builtin_round, value, *(args or [0]))
@@ -256,7 +297,7 @@ class Functions(Algebra):
     def _one(self, value: Any) -> Any:
         if isinstance(value, Node):
             return value
-        (item,) = self.items(value)
+        (item,) = self.elements(value).flat
         return item
 
 

@@ -23,13 +23,14 @@ import numpy as np
 from lemae._algebra import (
     ENDLESS,
     UNKNOWN,
+    Array,
     Filtered,
     Unknown,
-    Vector,
     View,
+    array_of,
+    is_array,
     is_boolean,
     is_scalar,
-    is_vector,
 )
 from lemae._codegen.loading import dotted_name, parse
 from lemae._functions import Functions
@@ -408,20 +409,28 @@ class _Executor(Functions):
         value = self._eval(node.value, env)
         index = self._index(node.slice, env)
         self.line = node.lineno
-        if isinstance(value, View):
+        if isinstance(value, View) and not isinstance(index, tuple):
             return self._view_item(node, value.indices, index)
         if not self.is_symbolic(value):
             return self.guards.item(value, index)
         if isinstance(value, Node) and value.op == "opaque":
             return self.opaque(value)
-        items = value.items if isinstance(value, Vector) else value
-        if not isinstance(items, list | tuple) or not isinstance(index, int | slice):
+        if is_array(value):
+            return self._array_item(value, index if isinstance(index, tuple) else (index,))
+        if not isinstance(value, list | tuple) or not isinstance(index, int | slice):
             raise self.unresolved("this index cannot be followed")
-        found = items[index]
-        is_slice = isinstance(value, Vector) and isinstance(index, slice)
-        return Vector(tuple(found)) if is_slice else found
+        return value[index]
+
+    def _array_item(self, value: Any, index: tuple[Any, ...]) -> Any:
+        """One element or a part of an array, perhaps with new axes."""
+        if not all(part is None or isinstance(part, int | np.integer | slice) for part in index):
+            raise self.unresolved("this index cannot be followed")
+        found = self.elements(value)[index]
+        return array_of(found) if isinstance(found, np.ndarray) else found
 
     def _index(self, node: ast.expr, env: Env) -> Any:
+        if isinstance(node, ast.Tuple):
+            return tuple(self._index(part, env) for part in node.elts)
         if not isinstance(node, ast.Slice):
             return self.concrete(self._eval(node, env))
         parts = [node.lower, node.upper, node.step]
@@ -453,7 +462,7 @@ class _Executor(Functions):
         if isinstance(index, slice):
             return View(indices[index])
         if isinstance(index, list):
-            return Vector(tuple(self.element(indices, place) for place in index))
+            return Array(tuple(self.element(indices, place) for place in index), (len(index),))
         return self.element(indices, index)
 
     def _eval_attribute(self, node: ast.Attribute, env: Env) -> Any:
@@ -461,8 +470,8 @@ class _Executor(Functions):
         if dotted:
             return self.named(dotted)
         value = self._eval(node.value, env)
-        if is_vector(value) and self.is_symbolic(value):
-            value = np.empty(len(self.items(value)))
+        if is_array(value) and self.is_symbolic(value):
+            value = np.empty(self.elements(value).shape)
         if not isinstance(value, np.ndarray | np.generic):
             raise self.unresolved(f"`.{node.attr}` cannot be followed")
         return getattr(value, node.attr)
