@@ -68,6 +68,16 @@ def test_instances_after_the_same_order_come_first():
     assert set(sampled(bank, size=200, order=(2,))) == {1, 2, 3, 4}
 
 
+def test_orders_of_many_key_states_are_told_apart():
+    bank = InstanceBank(40)
+    orders = [tuple(range(i, 40)) for i in range(30)]
+    bank.extend(0, np.arange(30.0)[:, None], orders)
+    for i, order in enumerate(orders):
+        assert set(sampled(bank, size=20, order=order)) == {i}
+    with pytest.raises(ConfigError, match="name each at most once"):
+        bank.add(0, [0.0], (0,) * 41)
+
+
 def test_the_ways_to_choose():
     bank = filled([0, 1, 2, 10, 50])
     assert sampled(bank, how="recent", size=2) == [50, 50]

@@ -151,13 +151,14 @@ def test_only_the_copies_that_begin_are_evaluated_at_reset():
     assert labeler.step([[0.0], [1.0]]).tolist() == [[1, 0]]
 
 
-def test_tensors_are_taken_as_well():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_are_taken_as_well(dtype):
     keys = FakeKeyStates((0, 1))
-    states = torch.tensor([[[0.0]], [[1.0]]])
+    states = torch.tensor([[[0.0]], [[1.0]]], dtype=dtype, requires_grad=True)
     assert label(keys, states, torch.tensor([1])) == [((1, 0),)]
     labeler = Labeler(keys, 1)
     labeler.reset(states[0])
-    assert labeler.step(states[1]).tolist() == [[0, 0]]
+    assert labeler.step(states[1], torch.tensor([True])).tolist() == [[0, 0]]
 
 
 def test_no_key_state_gives_empty_chains():

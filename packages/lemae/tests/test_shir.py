@@ -292,6 +292,39 @@ def test_off_the_pruned_tree_planning_goes_on_from_the_deepest_node():
     assert out.goals.ravel().tolist() == [1, 0]
 
 
+def test_after_pruning_orders_are_compared_without_what_was_pruned():
+    memory = tree((1, 0), success=[(0, 2)])
+    memory.prune()
+    relabeler = ShirRelabeler(LINE, hindsight=False)
+    relabeler.bank.add(2, [0.0], (1, 0))  # the same as after (0,): 1 does not count any more
+    relabeler.bank.add(2, [9.0], ())
+    states, chains = along(1, 3, 4), [((1, 0),)]
+    ways = [
+        relabeler.relabel(states, [[0], [0]], [2], [False], chains, memory).intrinsic[1, 0]
+        for _ in range(20)
+    ]
+    assert ways == [-1] * 20
+
+
+def test_further_key_states():
+    """Old instances and orders hold; the new key state is aimed at like others."""
+    relabeler = ShirRelabeler(FakeKeyStates((0, 3), (0, 5)))
+    relabeler.bank.add(1, [6.0], (0,))
+    relabeler.add_key_states(LINE)
+    relabeler.bank.add(1, [7.0], (2,))
+    relabeler.bank.add(2, [9.0], (0, 1))
+    rng = np.random.default_rng(0)
+    assert set(relabeler.bank.sample(1, order=(0,), size=20, rng=rng).ravel()) == {6}
+    assert set(relabeler.bank.sample(1, order=(2,), size=20, rng=rng).ravel()) == {7}
+    memory = tree((0, 1, 2))
+    chain = ((1, 0), (2, 1))
+    out = relabeler.relabel(along(1, 3, 5, 6), [[0]] * 3, [3], [False], [chain], memory)
+    assert out.goals.ravel().tolist() == [0, 1, 2]
+    assert out.intrinsic.ravel().tolist() == [2, 2, 1]
+    with pytest.raises(ConfigError, match="count is -1"):
+        relabeler.add_key_states(FakeKeyStates((0, 3), (0, 5)))
+
+
 # --- subspaces, metrics, scale -------------------------------------------------------------------
 
 
@@ -402,12 +435,13 @@ def test_no_key_states_leave_the_scaled_reward():
     assert out.rewards.ravel().tolist() == [10, 10]
 
 
-def test_tensors_are_taken_as_well():
-    states = torch.from_numpy(along(1, 2, 3))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_are_taken_as_well(dtype):
+    states = torch.from_numpy(along(1, 2, 3)).to(dtype).requires_grad_()
     relabeler = ShirRelabeler(LINE)
     relabeler.observe(states, [((2, 0),)])
     out = relabeler.relabel(
-        states, torch.zeros(2, 1), torch.tensor([2]), torch.tensor([False]), [((2, 0),)]
+        states, torch.zeros(2, 1).to(dtype), torch.tensor([2]), torch.tensor([False]), [((2, 0),)]
     )
     assert out.intrinsic.ravel().tolist() == [1, 1]
     assert out.rewards.dtype == out.intrinsic.dtype == np.float64
@@ -531,6 +565,14 @@ def test_arrays_that_do_not_fit_are_refused():
         ShirRelabeler(WIDE).relabel(states, raw, [2], [0], [()])
     with pytest.raises(ShapeError, match="scale has 2 weights, the states 1 numbers"):
         ShirRelabeler(LINE, scale=[1, 1]).relabel(states, raw, [2], [0], [()])
+
+
+def test_a_chain_names_a_key_state_once():
+    chains = [((1, 0), (2, 0))]
+    with pytest.raises(ConfigError, match="names a key state twice"):
+        ShirRelabeler(LINE).observe(along(1, 3, 4), chains)
+    with pytest.raises(ConfigError, match="names a key state twice"):
+        ShirRelabeler(LINE).relabel(along(1, 3, 4), [[0], [0]], [2], [False], chains)
 
 
 @pytest.mark.parametrize("chain", [((3, 0),), ((0, 0),), ((1, 3),), ((1, -1),), ((2, 0), (1, 1))])

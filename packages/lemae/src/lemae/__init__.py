@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lemae.instances import InstanceBank
     from lemae.key_states import KeyState, KeyStateSet
     from lemae.ksmt import KSMT, ChainMemory, DagMemory
-    from lemae.labels import Labeler, label
+    from lemae.labels import Labeler, label, order
     from lemae.shir import ShirRelabeler
     from lemae.task import StateEntry, TaskSpec
 
@@ -38,6 +38,7 @@ __all__ = [
     "envs",
     "generate",
     "label",
+    "order",
 ]
 
 # Imported when first used: the command line answers --help without loading torch.
@@ -58,6 +59,7 @@ _HOMES = {
     "check": "checks",
     "generate": "generation",
     "label": "labels",
+    "order": "labels",
 }
 
 

@@ -7,11 +7,12 @@ that the published text leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from lemae._arrays import as_array
 from lemae.errors import ConfigError, ShapeError, StateError
 from lemae.labels import Order
 
@@ -21,7 +22,7 @@ Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 #: Instances that a medoid is chosen among, at most; the cost grows with the square.
 MEDOID_AMONG = 128
-_CODES = 2**61 - 1  # a prime
+_NONE = -1  # behind the end of an order
 
 
 def l1(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -44,7 +45,7 @@ class InstanceBank:
     Attributes:
         seen: int64 ``[K]``, instances ever added.
 
-    Memory: ``K * capacity * (8 d + 24)`` bytes, taken as it is filled.
+    Memory: ``K * capacity * (8 d + 2 K + 16)`` bytes, taken as it is filled.
 
     Raises:
         ConfigError: if a size is not positive.
@@ -59,7 +60,7 @@ class InstanceBank:
         self.n_key_states = n_key_states
         self.capacity = capacity
         self.seen = np.zeros(n_key_states, dtype=np.int64)
-        self._shelves = [_Shelf.empty() for _ in range(n_key_states)]
+        self._shelves = [_Shelf.empty(n_key_states) for _ in range(n_key_states)]
         self._rng = np.random.default_rng(seed)
 
     def count(self, k: int) -> int:
@@ -79,14 +80,14 @@ class InstanceBank:
             order: key states met before it in the same episode.
 
         Raises:
-            ConfigError: if ``k`` is no key state.
+            ConfigError: if ``k`` is no key state, or the order holds more than there are.
             ShapeError: if the state has another length than those before.
         """
-        self.extend(k, np.asarray(state)[None], [order])
+        self.extend(k, as_array(state)[None], [order])
 
     def extend(self, k: int, states: Any, orders: Sequence[Order]) -> None:
         """Add instances of one key state; the arguments are those of :meth:`add`, one per row."""
-        states = np.asarray(states).astype(np.float64)  # a copy, which the caller cannot change
+        states = as_array(states).astype(np.float64)  # a copy, which the caller cannot change
         if not 0 <= k < self.n_key_states:
             raise ConfigError(f"key state {k}: there are 0 to {self.n_key_states - 1}")
         if states.ndim != 2 or len(states) != len(orders):
@@ -94,10 +95,11 @@ class InstanceBank:
                 f"{len(orders)} orders and states of shape {states.shape}: give [m, d] and m"
             )
         self._check_length(states.shape[1])
+        rows = [self._row(order) for order in orders]
+        after = np.array(rows, np.int16).reshape(len(rows), self.n_key_states)
         numbers = self._rng.integers(2**63, size=len(states), dtype=np.int64)
         stamps = self.seen[k] + np.arange(len(states))
         self.seen[k] += len(states)
-        after = np.array([self._code(order) for order in orders], dtype=np.int64)
         new = _Shelf(numbers, stamps, after, states)
         shelf = self._shelves[k]
         if len(shelf) == self.capacity:
@@ -116,6 +118,7 @@ class InstanceBank:
         how: PlanInstance = "uniform",
         *,
         order: Order = (),
+        allowed: Collection[int] | None = None,
         near: Any = None,
         size: int = 1,
         rng: np.random.Generator,
@@ -129,6 +132,8 @@ class InstanceBank:
                 ``nearest`` to each of ``near``; ``medoid``, with the smallest sum of distances to
                 the others (among at most ``MEDOID_AMONG``).
             order: key states met before.
+            allowed: key states that count in an order, see :attr:`lemae.ksmt.Memory.allowed`; None
+                for all.
             near: states ``[size, d]`` to be near to; only for ``nearest``.
             size: how many.
             rng: of the draw.
@@ -143,7 +148,7 @@ class InstanceBank:
         shelf = self._shelves[k]
         if not len(shelf):
             raise ConfigError(f"key state {k} was never met: ask count({k}) before sample")
-        among = np.flatnonzero(shelf.after == self._code(order))
+        among = np.flatnonzero((self._orders(shelf, allowed) == self._row(order)).all(axis=1))
         if not among.size:
             among = np.arange(len(shelf))
         if how == "uniform":
@@ -154,7 +159,7 @@ class InstanceBank:
             if near is None or len(near) != size:
                 raise ConfigError("how='nearest' needs near, a state to be near to per instance")
             states = shelf.states[among]
-            return states[[int(distance(states, state).argmin()) for state in np.asarray(near)]]
+            return states[[int(distance(states, state).argmin()) for state in as_array(near)]]
         elif how == "medoid":
             among = among[np.argsort(shelf.numbers[among])[:MEDOID_AMONG]]
             states = shelf.states[among]
@@ -162,6 +167,20 @@ class InstanceBank:
         else:
             raise ConfigError(f"how is {how!r}: give one of {', '.join(get_args(PlanInstance))}")
         return np.repeat(shelf.states[chosen][None], size, axis=0)
+
+    def add_key_states(self, count: int) -> None:
+        """Make room for further key states, numbered after those there are; nothing is forgotten.
+
+        Raises:
+            ConfigError: if ``count`` is negative.
+        """
+        if count < 0:
+            raise ConfigError(f"count is {count}: give the number of further key states")
+        self.n_key_states += count
+        self.seen = np.append(self.seen, np.zeros(count, np.int64))
+        for shelf in self._shelves:
+            shelf.after = np.pad(shelf.after, [(0, 0), (0, count)], constant_values=_NONE)
+        self._shelves += [_Shelf.empty(self.n_key_states) for _ in range(count)]
 
     def merge(self, other: InstanceBank) -> None:
         """Add another bank's instances; commutative and associative.
@@ -222,12 +241,27 @@ class InstanceBank:
                     f"{shelf.states.shape[1]}: use one bank per task"
                 )
 
-    def _code(self, order: Order) -> int:
-        """One number per order: without collisions up to 15 key states, rare ones above."""
-        code = 0
-        for k in order:
-            code = (code * (self.n_key_states + 1) + k + 1) % _CODES
-        return code
+    def _row(self, order: Order) -> np.ndarray:
+        """An order as a shelf keeps it."""
+        if len(order) > self.n_key_states:
+            raise ConfigError(
+                f"the order is {tuple(order)}, of {self.n_key_states} key states: name each at "
+                "most once"
+            )
+        row = np.full(self.n_key_states, _NONE, np.int16)
+        row[: len(order)] = order
+        return row
+
+    def _orders(self, shelf: _Shelf, allowed: Collection[int] | None) -> np.ndarray:
+        """The orders of a shelf, without the key states that do not count."""
+        if allowed is None or len(allowed) == self.n_key_states:
+            return shelf.after
+        counts = np.zeros(self.n_key_states + 1, bool)  # the last one is that of _NONE
+        counts[list(allowed)] = True
+        left = np.where(counts[shelf.after], shelf.after, _NONE)
+        first = np.argsort(left == _NONE, axis=1, kind="stable")
+        kept: np.ndarray = np.take_along_axis(left, first, axis=1)
+        return kept
 
 
 class _Shelf:
@@ -236,7 +270,7 @@ class _Shelf:
     Attributes:
         numbers: int64 ``[m]``, random; the smallest stay.
         stamps: int64 ``[m]``, how many were added before.
-        after: int64 ``[m]``, code of the key states met before.
+        after: int16 ``[m, K]``, key states met before, in order, then ``_NONE``.
         states: float64 ``[m, d]``.
     """
 
@@ -251,10 +285,10 @@ class _Shelf:
         self.states = states
 
     @classmethod
-    def empty(cls) -> _Shelf:
+    def empty(cls, n_key_states: int) -> _Shelf:
         """No instance."""
         none = np.empty(0, dtype=np.int64)
-        return cls(none, none, none, np.empty((0, 0)))
+        return cls(none, none, np.empty((0, n_key_states), np.int16), np.empty((0, 0)))
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lemae._algebra import TruthSumError
+from lemae._arrays import as_array
 from lemae._codegen import UnsafeCodeError
 from lemae._forms import Evaluator, array_form, call, trials
 from lemae._graph import UnresolvedError
@@ -329,7 +330,7 @@ class KeyStateSet(Sequence[KeyState]):
         (N states in all). A key state that is not :attr:`KeyState.vectorized` adds some ten
         microseconds for every state.
         """
-        array = np.asarray(states)
+        array = as_array(states)
         if array.ndim != 2 or array.shape[1] != self.d or array.dtype.kind != "f":
             array = _as_states(array, self.d, self._least)
         key = None if which is None else tuple(which)
@@ -601,7 +602,7 @@ def _outside(indices: Iterable[int], d: int | None) -> list[int]:
 
 def _as_states(states: ArrayLike, d: int | None, least: int = 1) -> Array:
     """``states`` as an array of numbers ``[..., d]``."""
-    array = np.asarray(states)
+    array = as_array(states)
     length = array.shape[-1] if array.ndim else 0
     if (length != d) if d is not None else (length < least):
         wanted = f"at least {least}" if d is None else str(d)

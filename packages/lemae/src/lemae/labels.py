@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from lemae._arrays import as_array
 from lemae._copies import selected
 from lemae.errors import ConfigError, LemaeWarning, ShapeError, StateError
 
@@ -135,7 +136,7 @@ class Labeler:
         if active is None:
             self.t += 1
         else:
-            going = np.asarray(active, dtype=bool)
+            going = as_array(active, bool)
             self.t += going
             fired &= going[:, None]
         if self._any_held:
@@ -189,7 +190,7 @@ class Labeler:
         self._started = bool(state["started"])
 
     def _checked(self, states: Any) -> np.ndarray:
-        given = np.asarray(states)
+        given = as_array(states)
         if given.ndim != 2 or len(given) != self.n_envs:
             raise ShapeError(
                 f"states have shape {given.shape}: give one per copy, [{self.n_envs}, d]"
@@ -220,8 +221,8 @@ def label(key_states: KeyStates, states: Any, lengths: Any, *, edge: bool = True
     Raises:
         ShapeError: if the shapes do not fit each other.
     """
-    states = np.asarray(states)
-    lengths = np.asarray(lengths, dtype=np.int64)
+    states = as_array(states)
+    lengths = as_array(lengths, np.int64)
     check_episodes(states, lengths)
     truth = np.asarray(key_states.evaluate(states), dtype=bool)
     eligible = truth & (np.arange(len(states))[:, None] <= lengths)[:, :, None]

@@ -33,6 +33,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
+from lemae._arrays import as_array
 from lemae.errors import ConfigError, ShapeError
 from lemae.instances import InstanceBank, PlanInstance, l1
 from lemae.ksmt import Memory
@@ -163,15 +164,32 @@ class ShirRelabeler:
         self.hindsight = hindsight
         self.plan_instance: PlanInstance = plan_instance
         self.bank = InstanceBank(len(key_states), capacity, seed=seed)
+        self._whole = subspace == "full"
+        self._extra = frozenset(subspace_extra)
+        self._n_key_states = 0
+        self._set_subspaces(key_states)
+        self._rng = np.random.default_rng([1, seed])
+
+    def add_key_states(self, key_states: Sequence[Located]) -> None:
+        """Take in further key states; what was met of the others stays.
+
+        Args:
+            key_states: those there are, under their numbers, followed by the new ones.
+
+        Raises:
+            ConfigError: if there are fewer than before.
+        """
+        self.bank.add_key_states(len(key_states) - self._n_key_states)
+        self._set_subspaces(key_states)
+
+    def _set_subspaces(self, key_states: Sequence[Located]) -> None:
         self._n_key_states = len(key_states)
         own = [frozenset(key_state.subspace) for key_state in key_states]
-        everything = subspace == "full"
         # One more, at K, for the state of success: the union.
         self._subspaces = [
-            None if everything else np.array(sorted({*indices, *subspace_extra}), dtype=np.int64)
+            None if self._whole else np.array(sorted(indices | self._extra), dtype=np.int64)
             for indices in (*own, frozenset().union(*own))
         ]
-        self._rng = np.random.default_rng([1, seed])
 
     def observe(self, states: Any, chains: Sequence[Chain]) -> None:
         """Put the states in which key states were met into the bank, once per episode collected.
@@ -182,9 +200,10 @@ class ShirRelabeler:
 
         Raises:
             ShapeError: if there is not one chain per episode.
-            ConfigError: if a chain names a time or a key state that its episode does not have.
+            ConfigError: if a chain names a time or a key state that its episode does not have, or a
+                key state twice.
         """
-        states = np.asarray(states)
+        states = as_array(states)
         self._check_states(states, chains)
         met: dict[int, list[tuple[int, int, Order]]] = {}
         for env, chain in enumerate(chains):
@@ -224,12 +243,13 @@ class ShirRelabeler:
 
         Raises:
             ShapeError: if the shapes do not fit each other, or the subspaces the states.
-            ConfigError: if a chain names a time or a key state that its episode does not have.
+            ConfigError: if a chain names a time or a key state that its episode does not have, or a
+                key state twice.
         """
-        states = np.asarray(states)
-        raw = np.asarray(rewards, dtype=np.float64)
-        lengths = np.asarray(lengths, dtype=np.int64)
-        success = np.asarray(success, dtype=bool)
+        states = as_array(states)
+        raw = as_array(rewards, np.float64)
+        lengths = as_array(lengths, np.int64)
+        success = as_array(success, bool)
         self._check_states(states, chains)
         check_episodes(states, lengths)
         if raw.shape != (len(states) - 1, len(lengths)) or success.shape != lengths.shape:
@@ -298,7 +318,7 @@ class ShirRelabeler:
             for order, starts in tails.items():
                 for goal, chosen in self._shares(memory.candidates(order), starts):
                     segments += [_Segment(env, t, int(lengths[env]), goal) for env, t in chosen]
-                    goal_states.append(self._instances(goal, order, states, chosen))
+                    goal_states.append(self._instances(goal, order, allowed, states, chosen))
         return segments, np.concatenate(goal_states)
 
     def _shares(
@@ -315,13 +335,19 @@ class ShirRelabeler:
                 yield goal, chosen
 
     def _instances(
-        self, goal: int, order: Order, states: np.ndarray, starts: list[tuple[int, int]]
+        self,
+        goal: int,
+        order: Order,
+        allowed: frozenset[int] | None,
+        states: np.ndarray,
+        starts: list[tuple[int, int]],
     ) -> np.ndarray:
         """A state in which ``goal`` was met per tail, ``[len(starts), d]``."""
         return self.bank.sample(
             goal,
             self.plan_instance,
             order=order,
+            allowed=allowed,
             near=states[[t for _, t in starts], [env for env, _ in starts]],
             size=len(starts),
             rng=self._rng,
@@ -403,6 +429,11 @@ class ShirRelabeler:
                     f"{self._n_key_states} key states: label the episode it is given with"
                 )
             before = t
+        if len({k for _, k in chain}) < len(chain):
+            raise ConfigError(
+                f"the chain {tuple(chain)} names a key state twice: an episode meets each once, "
+                "when it is first true"
+            )
 
 
 def _l2(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from lemae._arrays import as_array
 from lemae.errors import ShapeError
 from lemae.explore import KsmtExplorer, RandomActions
 from lemae.integrations.shaping import Shaping
@@ -191,10 +192,10 @@ class ExploringController:
         n_envs = self.explorer.n_envs
         going = np.zeros(n_envs, bool)
         going[bs] = True
-        available = _numpy(ep_batch["avail_actions"])[:, t_ep] > 0
-        mixer = self._follow(_numpy(ep_batch["state"])[:, t_ep], going, t_ep, available.shape)
+        available = as_array(ep_batch["avail_actions"])[:, t_ep] > 0
+        mixer = self._follow(as_array(ep_batch["state"])[:, t_ep], going, t_ep, available.shape)
         everyone = np.zeros(available.shape[:2], np.int64)
-        everyone[going] = _numpy(actions)
+        everyone[going] = as_array(actions)
         mixed, _ = mixer.mix(everyone, self.explorer.epsilon, available)
         taken = torch.from_numpy(mixed[going]).to(actions)
         if not probabilities:
@@ -221,7 +222,7 @@ class ExploringController:
 
 def _columns(batch: Any, success: Success | None) -> _Columns:
     """A batch in the order of this package."""
-    states, rewards, filled = (_numpy(batch[key]) for key in ("state", "reward", "filled"))
+    states, rewards, filled = (as_array(batch[key]) for key in ("state", "reward", "filled"))
     if states.ndim != 3 or rewards.ndim != 3 or filled.shape != (*states.shape[:2], 1):
         raise ShapeError(
             f"state has shape {states.shape}, reward {rewards.shape} and filled {filled.shape}: "
@@ -232,7 +233,7 @@ def _columns(batch: Any, success: Success | None) -> _Columns:
     if success is None:
         won = ((rewards > 0).any(-1) & steps).any(1)
     else:
-        won = np.asarray(success(batch) if callable(success) else success, dtype=bool)
+        won = as_array(success(batch) if callable(success) else success, bool)
     return _Columns(
         states.swapaxes(0, 1),
         rewards[:, :-1].mean(-1, dtype=np.float64).T,
@@ -249,8 +250,3 @@ def _with_reward(batch: Any, reward: torch.Tensor) -> Any:
     other.data = copy.copy(batch.data)
     other.data.transition_data = {**batch.data.transition_data, "reward": reward}
     return other
-
-
-def _numpy(values: Any) -> np.ndarray:
-    found: np.ndarray = values.detach().cpu().numpy()
-    return found

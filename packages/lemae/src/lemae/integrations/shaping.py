@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
+from lemae._arrays import as_array
 from lemae.errors import ConfigError
 from lemae.key_states import KeyStateSet
 from lemae.ksmt import Memory, make_memory
@@ -91,7 +90,7 @@ class Shaping:
         """
         if chains is None:
             chains = self.label(states, lengths)
-        for chain, won in zip(chains, np.asarray(success, dtype=bool).tolist(), strict=True):
+        for chain, won in zip(chains, as_array(success, bool).tolist(), strict=True):
             self.remember(chain, success=won, step=step)
         self.relabeler.observe(states, chains)
         return chains

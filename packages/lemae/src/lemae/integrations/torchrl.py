@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from lemae._arrays import as_array
 from lemae.errors import ConfigError, MissingExtraError, ShapeError
 from lemae.explore import KsmtExplorer, RandomActions
 from lemae.integrations._stream import Marks, Stream, intrinsic
@@ -273,5 +274,4 @@ def _next(key: Key) -> tuple[str, ...]:
 
 
 def _numpy(tensordict: TensorDictBase, key: Key) -> np.ndarray:
-    values: np.ndarray = tensordict.get(key).detach().cpu().numpy()
-    return values
+    return as_array(tensordict.get(key))
