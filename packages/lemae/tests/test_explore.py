@@ -150,6 +150,26 @@ def test_a_single_branch_is_a_leaf_when_all_that_is_known_was_met():
     assert share(walker) == 1
 
 
+def test_exploration_ends_with_the_success_that_completes_the_number():
+    memory = tree((0, 1))
+    walker = explorer(memory, n_envs=50, until=3)
+    walker.reset()
+    walker.success()  # the first: its episode is not in the memory yet
+    assert not walker.solved
+    for _ in range(2):
+        memory.insert((0, 1), success=True)
+    walker.reset()
+    assert share(walker) > 0
+    walker.success()
+    assert walker.solved
+    walker.reset()
+    assert share(walker) == 0
+    memory.insert((0, 1), success=True)
+    assert explorer(memory, until=3).solved
+    with pytest.raises(ConfigError, match="until is 0: give the number of successes"):
+        explorer(memory, until=0)
+
+
 # --- rules ---------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,8 @@ def parts(one, episode):
             found[field.name] = (
                 value[episode] if value.ndim == 1 else value[: length + extra, episode]
             )
+            if field.name in ("log_probs", "random", "epsilon"):  # which are not kept
+                found[field.name] = np.zeros_like(found[field.name])
     return found
 
 

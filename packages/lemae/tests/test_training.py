@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import lemae.training as training
+from lemae import runs
 from lemae._kit import read_metrics
 from lemae.algos.evaluation import evaluate
 from lemae.algos.rollout import Collector
@@ -17,10 +19,12 @@ from lemae.errors import (
     IntegrityError,
     KeyStateError,
     LemaeWarning,
+    MissingExtraError,
     StateError,
     TaskError,
 )
 from lemae.ksmt import KSMT
+from lemae.settings import check_fields
 from lemae.training import Settings, load_policy, make_env, train
 
 TESTS = Path(__file__).parent
@@ -224,6 +228,8 @@ def test_random_actions_end_with_the_first_success(monkeypatch):
         ({"method": "lemae", "explore": "off"}, {0.0}),
         ({"method": "lemae", "eps_low": 0.25, "eps_high": 0.5}, {0.25, 0.5}),
         ({"method": "plain", "explore": "constant", "eps_high": 0.5}, {0.0, 0.5}),
+        ({"method": "plain", "sticky": 4.0, "explore_until": 10**6}, {1.0}),
+        ({"method": "lemae", "eps_low": 0.25, "explore_until": 10**6}, {0.25, 1.0}),
         ({"method": "plain", "algo": "qmix", "learner": Q}, {0.0}),
     ],
 )
@@ -242,6 +248,28 @@ def test_who_says_how_random_actions_are(options, shares, key_states, monkeypatc
     assert max(found) == max(shares)
 
 
+@pytest.mark.parametrize("method", ["lemae", "plain"])
+def test_exploration_goes_on_until_so_many_successes(method, key_states, monkeypatch):
+    shares, successes = [], [0]
+
+    def watched(self, *args, **options):
+        episodes = COLLECT(self, *args, **options)
+        if "explorer" in options:
+            shares.append((successes[-1], episodes.epsilon[0].max()))
+            successes.append(successes[-1] + int(episodes.success.sum()))
+        return episodes
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    results = train(tiny(method, 20, sticky=4.0, explore_until=5, key_states=key_states))
+    assert any(0 < before < 5 for before, _ in shares)
+    assert successes[-1] >= 5
+    assert all(epsilon == 0 for before, epsilon in shares if before >= 5)
+    if method == "lemae":
+        assert results["tree_before"]["memory"]["successes"] >= 5
+    else:
+        assert all(epsilon == 1 for before, epsilon in shares if before < 5)
+
+
 def test_alpha_weighs_the_reward_of_every_method(key_states, monkeypatch):
     given = []
     original = training.IPPO.update
@@ -251,13 +279,9 @@ def test_alpha_weighs_the_reward_of_every_method(key_states, monkeypatch):
         return original(self, episodes, rewards)
 
     monkeypatch.setattr(training.IPPO, "update", watched)
-    for method in ("plain", "lemae"):
+    for method, options in (("plain", {}), ("lemae", {"shir": False, "planning": False})):
         given.clear()
-        train(
-            tiny(
-                method, 8, alpha=3.0, sticky=4.0, shir=False, planning=False, key_states=key_states
-            )
-        )
+        train(tiny(method, 8, alpha=3.0, sticky=4.0, key_states=key_states, **options))
         assert any(rewards.any() for _, rewards in given)
         assert all(np.array_equal(rewards, 3 * episodes.rewards) for episodes, rewards in given)
     given.clear()
@@ -320,6 +344,17 @@ def test_the_base_algorithm_is_trained_without_usable_key_states(tmp_path):
     assert train(settings, tmp_path / "run")["failure"] == results["failure"]  # read back
     with pytest.raises(KeyStateError, match="far"):
         train(dataclasses.replace(settings, on_failure="raise"))
+
+
+def test_options_of_key_states_do_not_stop_the_base_algorithm(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("def is_far(state):\n    return state[7] > 1\n", encoding="utf-8")
+    options = {"beta": 0.2, "memory": "chain", "rule": "ucb", "reduce": 0.5, "shir": False}
+    with pytest.warns(LemaeWarning, match="the base algorithm is trained"):
+        results = train(
+            tiny("lemae", 1, key_states=str(path), relabeling={"metric": "l2"}, **options)
+        )
+    assert results["curve"] == train(tiny("plain", 1))["curve"]
 
 
 def test_good_functions_of_a_file_are_kept(tmp_path, line_task):
@@ -410,7 +445,29 @@ CASES = {
     "count": {"method": "count"},
     "rnd": {"method": "rnd"},
     "her": {"method": "her"},
+    "discriminator": {"method": "discriminator"},
+    "dag": {"method": "lemae", "memory": "dag", "sticky": 4.0},
+    "chain": {"method": "lemae", "memory": "chain", "sticky": 4.0},
+    "long exploration": {"method": "lemae", "explore_until": 3, "sticky": 4.0},
 }
+
+
+def save_every_second_time(monkeypatch):
+    saves, save = iter(range(10**6)), runs.Checkpoint.save
+    monkeypatch.setattr(
+        runs.Checkpoint, "save", lambda self, state: next(saves) % 2 and save(self, state)
+    )
+
+
+def same(one, other):
+    """Whether two nested states have the same types, shapes and bits."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -421,18 +478,19 @@ def test_an_interrupted_run_goes_on_bit_for_bit(case, tmp_path, monkeypatch, key
     played = whole["episodes"] // 8
     assert played >= 4
     cut_off(monkeypatch, after=3)
+    save_every_second_time(monkeypatch)
     with pytest.raises(Cut):
-        train(settings, tmp_path / "cut", checkpoint_every=2)
+        train(settings, tmp_path / "cut", checkpoint_every_s=0)
     assert (tmp_path / "cut" / "checkpoint.pt").is_file()
     assert not (tmp_path / "cut" / "summary.json").exists()
     cut_off(monkeypatch, after=played - 2)  # one rollout was lost, two are kept
-    gone_on = train(settings, tmp_path / "cut", checkpoint_every=2)
+    gone_on = train(settings, tmp_path / "cut")
     assert bits(whole) == bits(gone_on)
     assert gone_on["seconds"] > 0
     policies = [
         torch.load(tmp_path / name / "policy.pt", weights_only=True) for name in ("whole", "cut")
     ]
-    assert repr(policies[0]) == repr(policies[1])
+    assert same(*policies)
     assert not (tmp_path / "cut" / "checkpoint.pt").exists()
     records = [
         [(r["step"], r["name"], str(r["value"])) for r in read_metrics(tmp_path / name)]
@@ -498,7 +556,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
         train(tiny(rollouts=2), tmp_path / "done")
     cut_off(monkeypatch, after=2)
     with pytest.raises(Cut):
-        train(tiny(), tmp_path / "cut", checkpoint_every=1)
+        train(tiny(), tmp_path / "cut", checkpoint_every_s=0)
     with pytest.raises(ConfigError, match="holds an interrupted run with other settings"):
         train(tiny(seed=1), tmp_path / "cut")
 
@@ -520,7 +578,7 @@ def test_damaged_files_are_refused(tmp_path, monkeypatch):
         train(tiny(rollouts=1), tmp_path / "run")
     cut_off(monkeypatch, after=2)
     with pytest.raises(Cut):
-        train(tiny(), tmp_path / "cut", checkpoint_every=1)
+        train(tiny(), tmp_path / "cut", checkpoint_every_s=0)
     saved = tmp_path / "cut" / "checkpoint.pt"
     saved.write_bytes(saved.read_bytes()[:-100])
     with pytest.raises(IntegrityError, match=r"checkpoint\.pt is damaged"):
@@ -548,11 +606,95 @@ def test_changed_key_states_are_not_taken_for_those_the_run_began_with(
     settings = tiny("lemae", key_states=key_states)
     cut_off(monkeypatch, after=2)
     with pytest.raises(Cut):
-        train(settings, tmp_path / "cut", checkpoint_every=1)
+        train(settings, tmp_path / "cut", checkpoint_every_s=0)
     changed = line_task.KEY_STATES.replace(">= 3", ">= 2")
     KeyStateSet.from_source(changed, line_task.make(1).task_spec).save(key_states)
-    with pytest.raises(StateError, match="the run was begun with the key states"):
+    with pytest.raises(StateError, match="was begun with other contents of key_states: restore"):
         train(settings, tmp_path / "cut")
+
+
+@pytest.mark.parametrize("method", ["lemae", "discriminator", "llm-reward"])
+def test_a_changed_file_is_not_taken_for_the_one_a_finished_run_read(method, tmp_path, line_task):
+    path = tmp_path / "code.py"
+    if method == "llm-reward":
+        source = "def reward(state, next_state):\n    return next_state[..., 0] - state[..., 0]\n"
+        settings, name = tiny(method, 1, baseline={"path": str(path)}), "baseline.path"
+    else:
+        source = line_task.KEY_STATES
+        settings, name = tiny(method, 1, key_states=str(path)), "key_states"
+    path.write_text(source, encoding="utf-8")
+    results = train(settings, tmp_path / "run")
+    assert set(results["inputs"]) == {name}
+    assert bits(train(settings, tmp_path / "run")) == bits(results)
+    path.write_text(source + "# new\n", encoding="utf-8")
+    words = rf"run holds a run that was begun with other contents of {name}: restore them, or name"
+    with pytest.raises(StateError, match=words):
+        train(settings, tmp_path / "run")
+    path.unlink()
+    with pytest.raises(ConfigError, match=rf"{name} is .*code\.py', which cannot be read"):
+        train(settings, tmp_path / "run")
+
+
+def test_a_run_of_an_earlier_version_is_read_back(tmp_path):
+    settings = tiny(rollouts=1)
+    results = train(settings, tmp_path)
+    path = tmp_path / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    del summary["settings"]["explore_until"], summary["results"]["inputs"]
+    path.write_text(json.dumps(summary), encoding="utf-8")
+    assert train(settings, tmp_path)["seconds"] == results["seconds"]
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        train(dataclasses.replace(settings, explore_until=2), tmp_path)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_that_was_killed_while_it_saved_goes_on(interrupted, tmp_path, monkeypatch):
+    if interrupted:
+        cut_off(monkeypatch, after=2)
+        with pytest.raises(Cut):
+            train(tiny(rollouts=3), tmp_path, checkpoint_every_s=0)
+        monkeypatch.setattr(Collector, "collect", COLLECT)
+    scratch = [tmp_path / name for name in (".checkpoint.pt.4711", ".metrics.jsonl.x1_a")]
+    for path in scratch:
+        path.write_bytes(b"half of it")
+    results = train(tiny(rollouts=3), tmp_path)
+    assert results["steps"] > 0
+    assert not any(path.exists() for path in scratch)
+
+
+def test_checkpoints_are_saved_as_often_as_was_asked_for(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(runs.Checkpoint, "save", lambda self, state: saved.append(state))
+    counts = []
+    for number, every_s in enumerate((0, 10**9, None)):
+        saved.clear()
+        train(tiny(rollouts=3), tmp_path / str(number), checkpoint_every_s=every_s)
+        counts.append(len(saved))
+    assert counts[0] >= 3
+    assert counts[1:] == [0, 0]
+
+
+def test_event_files_show_each_step_once(tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = tiny(rollouts=5)
+    cut_off(monkeypatch, after=3)
+    save_every_second_time(monkeypatch)
+    with pytest.raises(Cut):
+        train(settings, tmp_path, checkpoint_every_s=0, tensorboard=True)
+    monkeypatch.setattr(Collector, "collect", COLLECT)
+    results = train(settings, tmp_path, tensorboard=True)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("win_rate/sampled")]
+    assert seen == [(one["step"], pytest.approx(one["sampled"])) for one in results["curve"]]
+    logged = [one["step"] for one in read_metrics(tmp_path) if one["name"] == "win_rate/training"]
+    assert [event.step for event in events.Scalars("win_rate/training")] == logged
+
+
+def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "lemae\[tensorboard\]"'):
+        train(tiny(), tmp_path, tensorboard=True)
 
 
 # --- environments that break off -----------------------------------------------------------------
@@ -595,7 +737,11 @@ def test_wrong_settings_are_named():
         ({"reduce": 1.0}, r"reduce is 1\.0: give a share"),
         ({"stop_at": 1.5}, r"stop_at is 1\.5: give a share up to 1, or None"),
         ({"explore": "ksmt"}, "needs the key states of LEMAE, and method is 'plain'"),
-        ({"algo": "qmix", "self_imitation": 0.3}, "self_imitation is for ippo"),
+        ({"rule": "depth"}, "rule is 'depth': choose from degree, leaf, ucb, thompson"),
+        ({"alpha": 0.0}, r"alpha is 0\.0: give a weight above 0"),
+        ({"eps_high": 1.5}, r"eps_low is 0\.0 and eps_high 1\.5: give 0 <= eps_low"),
+        ({"eps_low": 0.5, "eps_high": 0.1}, r"eps_low is 0\.5 and eps_high 0\.1"),
+        ({"explore_until": 0}, "explore_until is 0: it must be positive"),
     ):
         with pytest.raises(ConfigError, match=words):
             dataclasses.replace(tiny(), **options)
@@ -603,9 +749,55 @@ def test_wrong_settings_are_named():
         train(tiny("lemea"))
     with pytest.raises(ConfigError, match=r"learner is .*'depth'.*which ippo does not take"):
         train(tiny(learner={"depth": 3}))
-    with pytest.raises(ConfigError, match="checkpoint_every is -1"):
-        train(tiny(), checkpoint_every=-1)
     with pytest.raises(TaskError, match="'no_such_module:make', which cannot be imported"):
         train(dataclasses.replace(tiny(), task="no_such_module:make"))
     with pytest.raises(TaskError, match="did you mean pass"):
         train(dataclasses.replace(tiny(), task="pas"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"beta": 0.2}, r"beta is 0\.2, which is for lemae, and method is 'plain': leave it out"),
+        ({"method": "count", "shir": False}, "shir is False, which is for lemae"),
+        ({"method": "discriminator", "planning": False}, "planning is False"),
+        ({"subspace": "full"}, "subspace is 'full'"),
+        ({"relabeling": {"metric": "l2"}}, "relabeling is {'metric': 'l2'}"),
+        ({"memory": "dag"}, "memory is 'dag'"),
+        ({"rule": "ucb"}, "rule is 'ucb'"),
+        ({"reduce": 0.5}, r"reduce is 0\.5, which is for lemae and discriminator"),
+        ({"distract": 0.5}, r"distract is 0\.5"),
+        ({"algo": "qmix", "self_imitation": 0.3}, "self_imitation is for ippo"),
+        ({"algo": "vdn", "random_actions": "ignore"}, "random_actions is 'ignore', which is for"),
+        ({"random_actions": "mixture", "sticky": 6.0}, "is not that of the mixture"),
+        ({"algo": "cmae", "method": "rnd"}, "'cmae', a method of its own, and method is 'rnd'"),
+        ({"algo": "cmae", "sticky": 6.0}, r"sticky is 6\.0, and algo is 'cmae'"),
+        ({"algo": "cmae", "count_bonus": 0.1}, r"count_bonus is 0\.1, and algo is 'cmae'"),
+        ({"algo": "cmae", "explore": "constant"}, "explore is 'constant', and algo is 'cmae'"),
+    ],
+)
+def test_options_without_effect_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        Settings(**{"task": "pass", "method": "plain", **options})
+
+
+@pytest.mark.parametrize("method", ["lemae", "plain", "discriminator"])
+def test_written_out_settings_are_the_same_settings(method):
+    given = Settings("push-box", method, algo="qmix")
+    written = Settings(**given.as_dict())
+    assert written.as_dict() == given.as_dict()
+
+
+def test_fields_are_checked_by_name_and_type():
+    good = {"shir": False, "eps_low": 1, "sticky": None, "learner": {"epochs": 2}, "rule": "ucb"}
+    check_fields(good)
+    for given, words in (
+        ({"eps_lo": 0.1}, "'eps_lo': did you mean eps_low"),
+        ({"shir": "no"}, "shir is 'no': give bool"),
+        ({"sticky": "6"}, r"sticky is '6': give float \| None"),
+        ({"steps": True}, "steps is True: give int"),
+        ({"learner": 3}, "learner is 3: give dict"),
+        ({"rule": 3}, "rule is 3: give "),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_fields(given)

@@ -28,7 +28,7 @@ class KsmtExplorer:
     """One epsilon per environment copy, from where its episode stands in the memory.
 
     At a leaf and off the tree epsilon is high. At a node with d children it is high with the
-    probability that the rule gives, else low. After the first success it is always low.
+    probability that the rule gives, else low. After enough successes it is always low.
 
     The memory is read, not written: whoever collects episodes inserts them when they are over. Up
     to then a key state that is new to the tree counts as off the tree, which is treated like the
@@ -44,6 +44,8 @@ class KsmtExplorer:
             ``d/n + sqrt(2 ln(episodes) / n)`` on the rate at which visits found a new child, at
             most 1. ``thompson``, a draw from that rate's posterior, Beta(1 + d, 1 + n - d). Or a
             function of d and a :class:`lemae.ksmt.NodeInfo`.
+        until: successes after which epsilon is always low; 1, the first, as published. Those that
+            are not in the memory yet do not count, but for the one that completes the number.
         seed: of the draws.
 
     Attributes:
@@ -53,7 +55,8 @@ class KsmtExplorer:
     Cost: about a microsecond per step where no key state fires.
 
     Raises:
-        ConfigError: if the epsilons are no probabilities in order, or the rule is unknown.
+        ConfigError: if the epsilons are no probabilities in order, the rule is unknown, or a number
+            is too small.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class KsmtExplorer:
         eps_low: float = 0.0,
         eps_high: float = 1.0,
         rule: RuleName | Rule = "degree",
+        until: int = 1,
         seed: int | None = 0,
     ) -> None:
         if not 0 <= eps_low <= eps_high <= 1:
@@ -72,6 +76,8 @@ class KsmtExplorer:
             )
         if n_envs < 1:
             raise ConfigError(f"n_envs is {n_envs}: give the number of copies, at least 1")
+        if until < 1:
+            raise ConfigError(f"until is {until}: give the number of successes, at least 1")
         if not callable(rule) and rule not in get_args(RuleName):
             raise ConfigError(
                 f"rule is {rule!r}: give one of {', '.join(get_args(RuleName))}, or a function of "
@@ -82,6 +88,7 @@ class KsmtExplorer:
         self.eps_low = eps_low
         self.eps_high = eps_high
         self.rule = rule
+        self.until = until
         self.epsilon = np.full(n_envs, eps_high, dtype=np.float64)
         self.orders: list[Order] = [()] * n_envs
         self._succeeded = False
@@ -89,8 +96,8 @@ class KsmtExplorer:
 
     @property
     def solved(self) -> bool:
-        """Whether there was a success, here or in the memory."""
-        return self._succeeded or self.memory.solved
+        """Whether there were enough successes, here or in the memory."""
+        return self._succeeded or self.memory.successes >= self.until
 
     def reset(self, envs: Any = None) -> None:
         """Begin new episodes: draw at the root.
@@ -115,9 +122,10 @@ class KsmtExplorer:
             self._draw(env)
 
     def success(self) -> None:
-        """Take note of a success: every epsilon is low from now on."""
-        self._succeeded = True
-        self.epsilon[:] = self.eps_low
+        """Take note of a success: if it completes the number, every epsilon is low from now on."""
+        if self.memory.successes + 1 >= self.until:
+            self._succeeded = True
+            self.epsilon[:] = self.eps_low
 
     def state_dict(self) -> dict[str, Any]:
         """Epsilons, orders and the random generator; the memory is saved by itself."""

@@ -34,7 +34,7 @@ class Guidance:
         key_states: as given.
         memory: in which orders they were met.
         first_steps: per key state, environment steps after the rollout that met it first.
-        tree_before: the memory at the first success, before pruning, in JSON's types.
+        tree_before: the memory when exploration ended, before pruning, in JSON's types.
     """
 
     def __init__(self, key_states: KeyStateSet, settings: Settings) -> None:
@@ -64,11 +64,12 @@ class Guidance:
             eps_low=choices.eps_low,
             eps_high=choices.eps_high,
             rule=self._settings.rule,
+            until=self._settings.explore_until,
             seed=seed,
         )
 
     def observe(self, episodes: Episodes, steps: int) -> None:
-        """Take in new episodes; prune at the first success.
+        """Take in new episodes; prune when exploration ends.
 
         Args:
             episodes: with their chains.
@@ -79,7 +80,8 @@ class Guidance:
             for _, k in chain:
                 if self.first_steps[k] is None:
                     self.first_steps[k] = steps
-        if self.memory.solved and self.tree_before is None:
+        solved = self.memory.successes >= self._settings.explore_until
+        if solved and self.tree_before is None:
             self.tree_before = json.loads(self.memory.to_json())
             self.memory.prune()
         if self._settings.shir or self._settings.planning:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
 from lemae._kit import RunFolder
 from lemae._kit.files import write_text_atomic
 from lemae._kit.run import METRICS, SUMMARY
-from lemae.errors import ConfigError, IntegrityError
+from lemae.errors import ConfigError, IntegrityError, MissingExtraError, StateError
+from lemae.settings import Settings
 
 CHECKPOINT = "checkpoint.pt"
 POLICY = "policy.pt"
 ARRAYS = "arrays.npz"
+_NAMES = "|".join(re.escape(name) for name in (METRICS, SUMMARY, CHECKPOINT, POLICY, ARRAYS))
+#: Halves of files, left by a run that was killed while it wrote.
+_SCRATCH = re.compile(rf"\.(?:{_NAMES})\.\w+")
 #: What a run writes.
-OURS = {METRICS, SUMMARY, CHECKPOINT, POLICY, ARRAYS}
+_OURS = re.compile(rf"{_NAMES}|{_SCRATCH.pattern}|events\.out\.tfevents\..*")
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -43,18 +50,31 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
 def read(path: Path) -> dict[str, Any]:
     """Read the summary of a run.
 
+    Settings that a run of an earlier version did not know have their defaults.
+
     Raises:
-        ConfigError: if it is damaged.
+        ConfigError: if it is damaged, or no summary of a training run.
     """
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not summary["results"]["curve"] or not isinstance(summary["settings"], dict):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if not is_of_training(summary):
             raise ValueError("it has no curve")
+        settings = summary["settings"]
+        summary["settings"] = {**asdict(Settings(settings["task"])), **settings}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is damaged or not of a training run ({error}): move it away"
         ) from error
-    return summary
+    found: dict[str, Any] = summary
+    return found
+
+
+def is_of_training(summary: Any) -> bool:
+    """Whether this is the summary of a training run, and not of something else."""
+    try:
+        return bool(summary["results"]["curve"]) and "task" in summary["settings"]
+    except (KeyError, TypeError):
+        return False
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -83,12 +103,23 @@ class Checkpoint:
     Args:
         folder: made when the log is opened.
         settings: of the run, in JSON's types.
+        inputs: SHA-256 of what the run reads from files, by setting.
+        every_s: seconds between two of them; None for none.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        inputs: Mapping[str, str],
+        every_s: float | None,
+    ) -> None:
         self.folder = folder
         self.path = folder / CHECKPOINT
         self.settings = settings
+        self.inputs = dict(inputs)
+        self.every_s = every_s
+        self._saved_at_s = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The state last saved; None if there is none.
@@ -96,6 +127,7 @@ class Checkpoint:
         Raises:
             ConfigError: if it was saved with other settings.
             IntegrityError: if it is damaged.
+            StateError: if what the run reads from files has changed.
         """
         if not self.path.is_file():
             return None
@@ -105,22 +137,37 @@ class Checkpoint:
                 f"{self.folder} holds an interrupted run with other settings: name another folder, "
                 "or remove that one"
             )
+        check_inputs(self.folder, saved["inputs"], self.inputs)
         state: dict[str, Any] = saved["state"]
         return state
 
+    def is_due(self) -> bool:
+        """Whether the last one is old enough."""
+        return self.every_s is not None and time.monotonic() - self._saved_at_s >= self.every_s
+
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved state in one move; a run that is killed meanwhile keeps the old one."""
-        save_tensors({"settings": self.settings, "state": state}, self.path)
+        saved = {"settings": self.settings, "inputs": self.inputs, "state": state}
+        save_tensors(saved, self.path)
+        self._saved_at_s = time.monotonic()  # writing a large one does not count
 
-    def open_log(self, steps: int) -> RunFolder:
+    def open_log(self, steps: int, *, tensorboard: bool = False) -> RunFolder:
         """Open the folder for a run that goes on at ``steps``; what was logged later is dropped.
 
         Raises:
             ConfigError: if the folder holds files that no run writes.
+            MissingExtraError: without TensorBoard, if that was asked for.
         """
         if not self.path.is_file():
-            return _start(self.folder)
-        log = RunFolder(self.folder, resume=True)
+            return _start(self.folder, tensorboard=tensorboard)
+        for path in self.folder.iterdir():
+            if _SCRATCH.fullmatch(path.name):
+                path.unlink()
+        log = (
+            TensorBoardFolder(self.folder, steps=steps, resume=True)
+            if tensorboard
+            else RunFolder(self.folder, resume=True)
+        )
         metrics = self.folder / METRICS
         if metrics.is_file():
             lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -134,16 +181,71 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _start(folder: Path) -> RunFolder:
+class TensorBoardFolder(RunFolder):
+    """A run folder whose numbers can be watched in TensorBoard as well.
+
+    Args:
+        path: of the run, which gets the event files too.
+        steps: where the run goes on; later points of an earlier try are not shown.
+        options: as of :class:`RunFolder`.
+
+    Raises:
+        MissingExtraError: without TensorBoard.
+    """
+
+    def __init__(self, path: Path, *, steps: int | None = None, **options: bool) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError(
+                'event files need TensorBoard: pip install "lemae[tensorboard]"'
+            ) from error
+        super().__init__(path, **options)
+        purge = None if steps is None else steps + 1
+        self._writer = SummaryWriter(str(self.path), purge_step=purge)
+
+    def log(self, step: int, name: str, value: SupportsFloat) -> None:
+        """Append one number, and let it be seen at once."""
+        super().log(step, name, value)
+        self._writer.add_scalar(name, float(value), step)
+        self._writer.flush()
+
+    def write_summary(self, results: Mapping[str, Any], **options: Any) -> Path:
+        """Write ``summary.json``, and close the event file."""
+        self._writer.close()
+        return super().write_summary(results, **options)
+
+
+def _start(folder: Path, *, tensorboard: bool) -> RunFolder:
     """Empty the folder of a run that has no checkpoint, unless it holds anything of others."""
     if folder.is_dir():
-        strange = sorted({path.name for path in folder.iterdir()} - OURS)
+        strange = sorted(p.name for p in folder.iterdir() if not _OURS.fullmatch(p.name))
         if strange:
             raise ConfigError(
                 f"{folder} holds {', '.join(strange[:5])}, which no run wrote and which would be "
                 "lost: name another folder, or move them away"
             )
-    return RunFolder(folder, overwrite=True)
+    return (TensorBoardFolder if tensorboard else RunFolder)(folder, overwrite=True)
+
+
+def check_inputs(folder: Path, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to take a run of other inputs for that of these.
+
+    Args:
+        folder: of the run.
+        saved: SHA-256 of what the run read, by setting.
+        now: of what it would read.
+
+    Raises:
+        StateError: if one differs.
+    """
+    # A run of an earlier version did not say what it read.
+    changed = [name for name in now if saved.get(name, now[name]) != now[name]]
+    if changed:
+        raise StateError(
+            f"{folder} holds a run that was begun with other contents of {', '.join(changed)}: "
+            "restore them, or name another folder"
+        )
 
 
 def save_tensors(state: Mapping[str, Any], path: Path) -> None:
@@ -182,7 +284,8 @@ def _packed(value: Any) -> Any:
     import torch
 
     if isinstance(value, np.ndarray):
-        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(value).copy())}
+        # Copied only where torch could not share it: a replay can fill most of the memory.
+        return {_ARRAY: torch.from_numpy(np.require(value, requirements=["C", "W"]))}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):

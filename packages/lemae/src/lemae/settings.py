@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lemae.errors import ConfigError
+from lemae.explore import RuleName
 
 Algorithm = Literal["ippo", "qmix", "vdn", "iql", "cmae"]
 Exploration = Literal["ksmt", "constant", "off"]
@@ -16,6 +18,8 @@ RandomActionTreatment = Literal["mask", "mixture", "ignore"]
 
 #: Methods that need nothing from :mod:`lemae.baselines`.
 OWN_METHODS = ("lemae", "plain")
+#: Methods with key states.
+GUIDED_METHODS = ("lemae", "discriminator")
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,13 @@ class Settings:
         relabeling: further options of :class:`lemae.ShirRelabeler`.
         memory: ``"tree"``, ``"chain"`` or ``"dag"``.
         explore: who says how random actions are. ``"ksmt"``, the memory (LEMAE only).
-            ``"constant"``, ``eps_high`` until the first success and ``eps_low`` after it.
+            ``"constant"``, ``eps_high`` until ``explore_until`` and ``eps_low`` after it.
             ``"off"``, nobody: IPPO draws from its policy, the learners of values follow a schedule
             of their own. None: ``"ksmt"`` for LEMAE; for other methods ``"constant"`` if ``sticky``
             is set, since there would be no random actions to keep, else ``"off"``.
+        explore_until: successes in training after which exploration ends and the memory is pruned;
+            1 is the published rule. Those of a rollout count when it is over, but for the one that
+            completes the number.
         rule: of :class:`lemae.KsmtExplorer`, at a node with children.
         eps_low: share of random actions where the policy acts; None: 0.05 for the learners of
             values, 0 for the others.
@@ -108,7 +115,8 @@ class Settings:
         device: of the networks; IPPO acts on the CPU whichever it is.
 
     Raises:
-        ConfigError: if a choice is unknown or a number outside its range.
+        ConfigError: if a choice is unknown, a number outside its range, or an option has no effect
+            with the method or the learner.
     """
 
     task: str
@@ -130,7 +138,8 @@ class Settings:
     relabeling: dict[str, Any] = field(default_factory=dict)
     memory: MemoryKind | None = None
     explore: Exploration | None = None
-    rule: Literal["degree", "leaf", "ucb", "thompson"] = "degree"
+    explore_until: int = 1
+    rule: RuleName = "degree"
     eps_low: float | None = None
     eps_high: float | None = None
     sticky: float | None = None
@@ -145,16 +154,22 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, choices in (
+        self._check_values()
+        self._check_method()
+        self._check_algo()
+
+    def _check_values(self) -> None:
+        for name, known in (
             ("algo", get_args(Algorithm)),
             ("on_failure", ("base", "raise")),
             ("subspace", ("key", "full")),
             ("memory", (*get_args(MemoryKind), None)),
             ("explore", (*get_args(Exploration), None)),
+            ("rule", get_args(RuleName)),
             ("random_actions", get_args(RandomActionTreatment)),
         ):
-            check_choice(name, getattr(self, name), choices)
-        for name in ("steps", "num_envs", "evaluate_every", "evaluation_episodes"):
+            check_choice(name, getattr(self, name), known)
+        for name in ("steps", "num_envs", "evaluate_every", "evaluation_episodes", "explore_until"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
         for name in ("seed", "distract", "self_imitation", "count_bonus"):
@@ -164,33 +179,130 @@ class Settings:
             raise ConfigError(f"reduce is {self.reduce}: give a share from 0 to less than 1")
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
             raise ConfigError(f"stop_at is {self.stop_at}: give a share up to 1, or None")
+        choices = self.choices
+        if not choices.alpha > 0:
+            raise ConfigError(f"alpha is {choices.alpha}: give a weight above 0")
+        if not 0 <= choices.eps_low <= choices.eps_high <= 1:
+            raise ConfigError(
+                f"eps_low is {choices.eps_low} and eps_high {choices.eps_high}: give "
+                "0 <= eps_low <= eps_high <= 1"
+            )
+
+    def _check_method(self) -> None:
+        """Refuse options of key states where there are none."""
         if self.explore == "ksmt" and self.method != "lemae":
             raise ConfigError(
                 f'explore is "ksmt", which needs the key states of LEMAE, and method is '
                 f'{self.method!r}: give "constant" or "off"'
             )
+        usual = asdict(self._usual_choices)
+        for methods, options in ((GUIDED_METHODS, _OF_KEY_STATES), (("lemae",), _OF_LEMAE)):
+            if self.method in methods:
+                continue
+            for name, default in options.items():
+                given = getattr(self, name)
+                if given != default and given != usual.get(name):
+                    raise ConfigError(
+                        f"{name} is {given!r}, which is for {' and '.join(methods)}, and method is "
+                        f"{self.method!r}: leave it out"
+                    )
+
+    def _check_algo(self) -> None:
+        """Refuse options that the learner does not follow."""
         if self.self_imitation and self.algo != "ippo":
             raise ConfigError(
                 f"self_imitation is for ippo, and algo is {self.algo!r}, which replays successful "
                 "episodes anyway: give 0"
             )
+        if self.random_actions != "mask" and self.algo != "ippo":
+            raise ConfigError(
+                f"random_actions is {self.random_actions!r}, which is for ippo, and algo is "
+                f"{self.algo!r}: leave it out"
+            )
+        if self.random_actions == "mixture" and self.sticky is not None:
+            raise ConfigError(
+                f'random_actions is "mixture" and sticky {self.sticky}: the probability of an '
+                'action that is kept is not that of the mixture. Give "mask", or no sticky'
+            )
+        if self.algo == "cmae":
+            if self.method != "plain":
+                raise ConfigError(
+                    f"algo is 'cmae', a method of its own, and method is {self.method!r}: give "
+                    '"plain"'
+                )
+            aids = {"sticky": None, "count_bonus": 0, "explore": None}
+            for name, default in aids.items():
+                if (given := getattr(self, name)) not in (default, "off"):
+                    raise ConfigError(
+                        f"{name} is {given!r}, and algo is 'cmae', which explores in its own way: "
+                        "leave it out"
+                    )
+
+    def without_key_states(self) -> Settings:
+        """The run of the base algorithm that takes the place of one without usable key states."""
+        return replace(self, method="plain", explore=None, **_OF_KEY_STATES, **_OF_LEMAE)
 
     @property
     def choices(self) -> Choices:
         """The values that are in force where these settings may say None."""
+        own = {name: getattr(self, name) for name in Choices.__dataclass_fields__}
+        chosen = {name: value for name, value in own.items() if value is not None}
+        return replace(self._usual_choices, **chosen)
+
+    @property
+    def _usual_choices(self) -> Choices:
         task = _PUBLISHED.get(self.task, _BATTLE if self.task.startswith("smax-") else Choices())
         without: Exploration = "off" if self.sticky is None else "constant"
-        usual = replace(
+        return replace(
             task,
             eps_low=0.0 if self.algo in ("ippo", "cmae") else 0.05,
             explore="ksmt" if self.method == "lemae" else without,
         )
-        own = {name: getattr(self, name) for name in usual.__dataclass_fields__}
-        return replace(usual, **{name: value for name, value in own.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with the :attr:`choices` in force, in the types of JSON."""
         return {**asdict(self), **asdict(self.choices)}
+
+
+#: Options with an effect on :data:`GUIDED_METHODS` alone, and on LEMAE alone, with their defaults.
+_OF_KEY_STATES: dict[str, Any] = {"reduce": 0.0, "distract": 0.0}
+_OF_LEMAE: dict[str, Any] = {
+    "beta": None,
+    "shir": True,
+    "planning": True,
+    "subspace": "key",
+    "relabeling": {},
+    "memory": None,
+    "rule": "degree",
+}
+
+
+def check_fields(given: Mapping[str, Any]) -> None:
+    """Refuse names that are no fields of :class:`Settings`, and values of another type.
+
+    Raises:
+        ConfigError: with near matches of a name, or the type.
+    """
+    types = get_type_hints(Settings)
+    for name, value in given.items():
+        check_choice("the name of a setting", name, [one.name for one in fields(Settings)])
+        if not _is_of(value, types[name]):
+            shown = getattr(types[name], "__name__", str(types[name]))
+            raise ConfigError(f"{name} is {value!r}: give {shown}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value in the types of JSON is of an annotated type; a Literal is any text."""
+    kind = get_origin(hint)
+    if kind in (Union, UnionType):
+        return any(_is_of(value, one) for one in get_args(hint))
+    if kind is Literal:
+        return isinstance(value, str)
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(
+            value, bool
+        )
+    return isinstance(value, kind or hint)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import time
 import warnings
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,11 +23,9 @@ from lemae.algos.rollout import Collector, Episodes, Explorer, FixedEpsilon, Vec
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, TaskError
 from lemae.explore import RandomActions
 from lemae.guidance import Guidance, load_key_states
+from lemae.key_states import KeyStateSet
 from lemae.labels import Labeler
-from lemae.settings import OWN_METHODS, Settings, check_choice
-
-if TYPE_CHECKING:
-    from lemae.key_states import KeyStateSet
+from lemae.settings import GUIDED_METHODS, OWN_METHODS, Settings, check_choice
 
 __all__ = ["Settings", "build_learner", "load_policy", "make_env", "train"]
 
@@ -35,14 +33,16 @@ __all__ = ["Settings", "build_learner", "load_policy", "make_env", "train"]
 WINDOW = 100
 #: Rollouts in a row of which nothing is left before a run gives up.
 _BROKEN_ROLLOUTS = 10
-#: Methods with key states.
-_GUIDED = ("lemae", "discriminator")
 
 Learner: TypeAlias = "IPPO | QLearner | baselines.CMAE"
 
 
 def train(
-    settings: Settings, out: str | Path | None = None, *, checkpoint_every: int = 50
+    settings: Settings,
+    out: str | Path | None = None,
+    *,
+    checkpoint_every_s: float | None = 60.0,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train once, and evaluate along the way.
 
@@ -60,8 +60,9 @@ def train(
     - ``key_states``: their names; ``failure``: None, or why there are none and the base
       algorithm was trained instead.
     - ``hits``: with LEMAE, per key state ``episodes`` that met it, and ``first_step``.
-    - ``tree_before``, ``tree``: the memory when the first success was counted, before pruning,
-      and at the end; in the form of :meth:`lemae.ksmt.Memory.to_json`. None without any.
+    - ``inputs``: SHA-256 of the key states and of a baseline's file, by setting.
+    - ``tree_before``, ``tree``: the memory when exploration ended, before pruning, and at the
+      end; in the form of :meth:`lemae.ksmt.Memory.to_json`. None without any.
     - ``visits``, ``visits_before_success``: int64 ``[n, G, G]``, how often each agent was in
       each cell; on grid tasks only.
     - ``example_states``, ``example_rewards``, ``example_intrinsic``, ``example_goals``: the
@@ -73,7 +74,9 @@ def train(
             checkpoint until the run is finished. A finished run of the same settings is read back
             and not repeated; an interrupted one goes on from its checkpoint to the same results,
             bit for bit.
-        checkpoint_every: rollouts between checkpoints, 0 for none. One holds the replay, if any.
+        checkpoint_every_s: seconds between checkpoints, which are written after a rollout; None for
+            none. One holds the replay, if any.
+        tensorboard: write event files to ``out`` too.
 
     Returns:
         What is listed above, by name.
@@ -81,25 +84,29 @@ def train(
     Raises:
         ConfigError: if a setting is unknown, or ``out`` holds a run with other settings.
         KeyStateError: without usable key states, if ``on_failure`` is ``"raise"``.
-        StateError: if the key states of an interrupted run have changed.
+        MissingExtraError: without TensorBoard, if that was asked for.
+        StateError: if key states or a baseline's file are not those of the run in ``out``.
         TaskError: if the task is unknown, or all its episodes break off.
 
     Warns:
         LemaeWarning: if the base algorithm is trained for lack of key states.
     """
-    if checkpoint_every < 0:
-        raise ConfigError(f"checkpoint_every is {checkpoint_every}: give 0 or more")
+    if checkpoint_every_s is not None and not checkpoint_every_s >= 0:
+        raise ConfigError(f"checkpoint_every_s is {checkpoint_every_s}: give 0 or more, or None")
     folder = None if out is None else Path(out)
     if folder is not None and (done := runs.finished(folder, settings.as_dict())) is not None:
+        runs.check_inputs(folder, done.get("inputs", {}), inputs(settings))
         return done
     run = _Run(settings)
-    checkpoint = None if folder is None else runs.Checkpoint(folder, settings.as_dict())
-    if checkpoint is not None and (state := checkpoint.load()) is not None:
-        run.load_state_dict(state)
-    log = None if checkpoint is None else checkpoint.open_log(run.steps)
+    checkpoint = log = None
+    if folder is not None:
+        checkpoint = runs.Checkpoint(folder, settings.as_dict(), run.inputs, checkpoint_every_s)
+        if (state := checkpoint.load()) is not None:
+            run.load_state_dict(state)
+        log = checkpoint.open_log(run.steps, tensorboard=tensorboard)
     while not run.is_finished():
         run.iterate(log)
-        if checkpoint is not None and checkpoint_every and run.rollouts % checkpoint_every == 0:
+        if checkpoint is not None and checkpoint.is_due():
             checkpoint.save(run.state_dict())
     results, arrays = run.results(), run.arrays()
     if log is not None and checkpoint is not None:
@@ -141,6 +148,43 @@ def make_env(settings: Settings, num_envs: int) -> Any:
     from lemae import envs
 
     return envs.make(task, num_envs, **options)
+
+
+def inputs(settings: Settings) -> dict[str, str]:
+    """SHA-256 of what a run reads from files, by setting.
+
+    Args:
+        settings: of the run, which name files but do not tell what is in them.
+
+    Raises:
+        ConfigError: if a file is missing, or no key states are shipped for the task.
+    """
+    found = {}
+    if settings.method in GUIDED_METHODS:
+        given = settings.key_states
+        found["key_states"] = (
+            KeyStateSet.shipped(settings.task).sha256
+            if given is None
+            else _digest("key_states", Path(given))
+        )
+    if "path" in settings.baseline:
+        found["baseline.path"] = _digest("baseline.path", Path(settings.baseline["path"]))
+    return found
+
+
+def _digest(setting: str, path: Path) -> str:
+    """SHA-256 of a file, or of the code and the description in a saved folder."""
+    files = sorted([*path.glob("*.py"), *path.glob("*.json")]) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            raise ConfigError(
+                f"{setting} is {str(path)!r}, which cannot be read ({error}): restore it, or give "
+                "another"
+            ) from error
+    return digest.hexdigest()
 
 
 def build_learner(settings: Settings, env: VectorEnvLike) -> Learner:
@@ -238,8 +282,9 @@ class _Run:
         check_choice("method", settings.method, (*OWN_METHODS, *baselines.names()))
         self.env = make_env(settings, settings.num_envs)
         self.key_states, self.failure = self._load_key_states(settings)
+        self.inputs = inputs(settings)
         if self.failure is not None:
-            settings = replace(settings, method="plain", explore=None)
+            settings = settings.without_key_states()
         self.settings = settings
         self.learner = build_learner(settings, self.env)
         self.guidance = self.baseline = self.count_bonus = None
@@ -271,7 +316,7 @@ class _Run:
 
     def _load_key_states(self, settings: Settings) -> tuple[KeyStateSet | None, str | None]:
         """Those of the run, if it needs any; or why it has to do without."""
-        if settings.method not in _GUIDED:
+        if settings.method not in GUIDED_METHODS:
             return None, None
         try:
             return load_key_states(settings, self.env), None
@@ -339,9 +384,9 @@ class _Run:
             return self.guidance.explorer(seed)
         if choices.explore == "off":
             return FixedEpsilon(copies, 0.0)
-        solved = self.first_success_step is not None
-        now = choices.eps_low if solved else choices.eps_high
-        return FixedEpsilon(copies, now, after_success=choices.eps_low)
+        missing = self.settings.explore_until - self.counts["successes"]
+        now = choices.eps_high if missing > 0 else choices.eps_low
+        return FixedEpsilon(copies, now, after_success=choices.eps_low if missing <= 1 else None)
 
     def _count(self, episodes: Episodes) -> bool:
         """Keep count of new episodes; whether there are any."""
@@ -435,6 +480,7 @@ class _Run:
             "guidance_share": guided_s / trained_s,
             "key_states": [] if self.key_states is None else list(self.key_states.names),
             "failure": self.failure,
+            "inputs": self.inputs,
             "curve": self.curve,
             **(nothing if self.guidance is None else self.guidance.results()),
         }

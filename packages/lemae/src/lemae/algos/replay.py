@@ -11,9 +11,14 @@ import numpy as np
 from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError, ShapeError, StateError
 
+#: How an episode was explored: nobody who looks back at it asks.
+_FORGOTTEN = ("log_probs", "random", "epsilon")
+
 
 class EpisodeReplay:
     """A ring of the latest episodes, with their raw rewards and their chains.
+
+    How they were explored (``log_probs``, ``random`` and ``epsilon``) is not kept: 0 in a sample.
 
     What a sampled episode pays is worked out anew each time, by the tree and the instances of that
     moment: relabelled rewards never get in here.
@@ -25,7 +30,7 @@ class EpisodeReplay:
     Raises:
         ConfigError: if a number is not positive.
 
-    Cost: one copy of every array of the episodes, ``capacity * episode_limit`` rows at most; the
+    Cost: a copy of all other arrays of the episodes, ``capacity * episode_limit`` rows at most; the
     system hands out the memory as it fills.
     """
 
@@ -54,7 +59,8 @@ class EpisodeReplay:
         given = {
             field.name: np.asarray(value)
             for field in fields(episodes)
-            if field.name != "chains" and (value := getattr(episodes, field.name)) is not None
+            if field.name not in ("chains", *_FORGOTTEN)
+            and (value := getattr(episodes, field.name)) is not None
         }
         self._check(given, steps)
         slots = (self._next + np.arange(count)) % self.capacity
@@ -93,7 +99,14 @@ class EpisodeReplay:
             else:
                 rows = column[drawn, : column.shape[1] - cut]
                 found[name] = np.ascontiguousarray(rows.swapaxes(0, 1))
-        return Episodes(**found, chains=[self._chains[slot] for slot in drawn.tolist()])
+        shape = found["actions"].shape
+        return Episodes(
+            **found,
+            log_probs=np.zeros(shape, np.float32),
+            random=np.zeros(shape, bool),
+            epsilon=np.zeros(shape[:2], np.float32),
+            chains=[self._chains[slot] for slot in drawn.tolist()],
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything stored, as arrays and plain values."""
