@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from lemae.baselines import (
     CountBonus,
     DenseRewards,
     DiscriminatorBonus,
-    HerRelabeler,
+    HerBonus,
     RandomDistillation,
     RewardBonus,
     RewardFunction,
@@ -27,6 +26,7 @@ from lemae.baselines import (
     generate_reward,
     names,
 )
+from lemae.baselines.her import later_times
 from lemae.baselines.reward_generation import problems, prompt
 from lemae.errors import ConfigError, IntegrityError, LemaeWarning, ShapeError, StateError
 from lemae.probes import probes
@@ -70,19 +70,6 @@ def some_episodes(seed=0, count=5, limit=7, *, success=False, chains=None):
     )
 
 
-class FakeKeyStates:
-    """Key state 0: agent 0 at the left; key state 1: the door is open."""
-
-    names = ("left", "open")
-
-    def __len__(self):
-        return 2
-
-    def evaluate(self, states):
-        with np.errstate(invalid="ignore"):
-            return np.stack([states[..., 0] == 0, states[..., 4] == 1], axis=-1)
-
-
 def same(one, other):
     """Whether two nested states are equal bit for bit."""
     if isinstance(one, dict):
@@ -113,16 +100,13 @@ def built(name, reward_file, seed=0):
     options = {"path": reward_file} if name == "llm-reward" else {}
     if name == "dense":
         env = DenseRewards(envs.make("pass"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LemaeWarning)  # key states true at reset
-        return create(name, env, FakeKeyStates(), seed=seed, **options)
+    return create(name, env, ["a key state"], seed=seed, **options)
 
 
-@pytest.mark.filterwarnings("ignore:true at reset")
 @pytest.mark.parametrize("name", names())
 def test_every_baseline_pays_for_steps_and_for_nothing_behind_the_end(name, reward_file):
     made = built(name, reward_file)
-    episodes = some_episodes()
+    episodes = some_episodes(chains=[((1, 0),)] * 5)
     before = copy.deepcopy(vars(episodes))
     made.observe(episodes)
     bonus = made.bonus(episodes)
@@ -135,7 +119,6 @@ def test_every_baseline_pays_for_steps_and_for_nothing_behind_the_end(name, rewa
         assert np.array_equal(getattr(episodes, field), value, equal_nan=field == "states")
 
 
-@pytest.mark.filterwarnings("ignore:true at reset")
 @pytest.mark.parametrize("name", names())
 def test_every_baseline_goes_on_bit_for_bit_after_a_restart(name, reward_file):
     def go_on(made, seeds):
@@ -358,56 +341,46 @@ def test_distillation_refuses_what_does_not_fit():
 # --- hindsight experience replay ----------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 10**6))
-def test_goals_come_from_the_future_of_the_same_episode(seed):
-    episodes = some_episodes(seed)
-    made = HerRelabeler(alpha=10, beta=0.5, seed=seed)
-    found = made.relabel(episodes.states, episodes.rewards, episodes.lengths)
-    for t, b in np.ndindex(*episodes.rewards.shape):
+def test_goals_come_from_the_future_of_the_same_episode():
+    """In an episode of one step there is one goal; of two, the first step has both."""
+    episodes = some_episodes(0, count=400)
+    bonus = HerBonus(beta=0.5, seed=3).bonus(episodes)
+    states = episodes.states.astype(np.float64)
+
+    def nearer(t, b, goal):
+        now, following = (np.abs(states[i, b] - states[goal, b]).sum() for i in (t, t + 1))
+        return 0.5 * (now - following)
+
+    for t, b in np.ndindex(*bonus.shape):
         length = episodes.lengths[b]
-        if t >= length:
-            assert (found.rewards[t, b], found.intrinsic[t, b], found.goals[t, b]) == (0, 0, -1)
-            continue
-        assert t < found.goals[t, b] <= length
-        goal, now, later = (episodes.states[i, b] for i in (found.goals[t, b], t, t + 1))
-        nearer = np.abs(now - goal).sum() - np.abs(later - goal).sum()
-        assert found.intrinsic[t, b] == pytest.approx(nearer)
-        wanted = 10 * episodes.rewards[t, b] + 0.5 * nearer
-        assert found.rewards[t, b] == pytest.approx(wanted)
+        wanted = [nearer(t, b, goal) for goal in range(t + 1, length + 1)] or [0.0]
+        assert np.isclose(bonus[t, b], wanted).any()
+    assert bonus.any()
 
 
-def test_all_later_states_are_goals_equally_often():
-    lengths = np.full(20_000, 4)
-    states = np.zeros((5, 20_000, 2))
-    goals = HerRelabeler().relabel(states, np.zeros((4, 20_000)), lengths).goals
+def test_all_later_times_are_goals_equally_often():
     for t in range(4):
-        shares = np.bincount(goals[t], minlength=5)[t + 1 :] / 20_000
-        assert shares == pytest.approx(np.full(4 - t, 1 / (4 - t)), abs=0.02)
+        times = later_times(np.full(20_000, t), np.full(20_000, 4), np.random.default_rng(t))
+        shares = np.bincount(times, minlength=5)
+        assert not shares[: t + 1].any()
+        wanted = np.full(4 - t, 1 / (4 - t))
+        assert shares[t + 1 :] / 20_000 == pytest.approx(wanted, abs=0.02)
 
 
 def test_goals_are_drawn_anew_for_every_batch():
     episodes = some_episodes(0, count=50)
-    made = HerRelabeler()
-    arguments = (episodes.states, episodes.rewards, episodes.lengths)
-    assert not np.array_equal(made.relabel(*arguments).goals, made.relabel(*arguments).goals)
-    assert made.relabel(*arguments, episodes.success, episodes.chains, None).goals.any()
+    made = HerBonus()
+    assert not np.array_equal(made.bonus(episodes), made.bonus(episodes))
 
 
-def test_the_bonus_is_the_weighted_intrinsic_reward():
+def test_the_weight_of_hindsight():
     episodes = some_episodes(0, count=50)
-    intrinsic = (
-        HerRelabeler(seed=4).relabel(episodes.states, episodes.rewards, episodes.lengths).intrinsic
-    )
-    assert np.allclose(HerRelabeler(beta=0.3, seed=4).bonus(episodes), 0.3 * intrinsic)
-
-
-def test_hindsight_refuses_what_does_not_fit():
-    with pytest.raises(ConfigError, match="alpha=0"):
-        HerRelabeler(alpha=0)
-    with pytest.raises(ShapeError, match="give one per step"):
-        HerRelabeler().relabel(np.zeros((5, 2, 3)), np.zeros((5, 2)), [4, 4])
-    with pytest.raises(ShapeError, match="lengths"):
-        HerRelabeler().relabel(np.zeros((5, 2, 3)), np.zeros((4, 2)), [4, 5])
+    made = create("her", None, beta=0.3, seed=4)
+    assert np.allclose(made.bonus(episodes), 3 * HerBonus(beta=0.1, seed=4).bonus(episodes))
+    with pytest.raises(ConfigError, match="beta is -1"):
+        HerBonus(beta=-1)
+    with pytest.raises(ConfigError, match="'her' has no option 'alpha'"):
+        create("her", None, alpha=10)
 
 
 # --- discriminators -----------------------------------------------------------------------------
@@ -422,23 +395,6 @@ def test_each_key_state_pays_once_at_the_step_that_met_it():
     wanted = np.zeros_like(bonus)
     wanted[0, 0], wanted[2, 0], wanted[1, 2] = 0.5, 1.0, 0.5
     assert np.array_equal(bonus, wanted)
-
-
-@pytest.mark.filterwarnings("ignore:true at reset")
-def test_it_labels_by_itself_when_it_has_key_states():
-    episodes = some_episodes(0, count=30)
-    bonus = DiscriminatorBonus(FakeKeyStates()).bonus(episodes)
-    truth = FakeKeyStates().evaluate(episodes.states)
-    for b, length in enumerate(episodes.lengths):
-        wanted = np.zeros(len(bonus))
-        for k in range(2):
-            armed = False
-            for t in range(length + 1):
-                if t and armed and truth[t, b, k]:
-                    wanted[t - 1] += 1
-                    break
-                armed |= not truth[t, b, k]
-        assert np.array_equal(bonus[:, b], wanted)
 
 
 # --- rewards by a language model ----------------------------------------------------------------

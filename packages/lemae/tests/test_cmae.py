@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lemae import envs
+from lemae.algos.evaluation import evaluate
 from lemae.algos.rollout import Collector, Episodes
 from lemae.baselines import CMAE, CMAESettings
 from lemae.errors import ConfigError
@@ -267,3 +268,37 @@ def test_a_small_pass_is_solved():
     played = collector.collect(learner, seed=0, greedy=True)
     assert played.success.all()
     assert math.prod(env.n_values) > len(learner.state_dict()["codes"])
+
+
+def test_evaluation_does_not_explore():
+    """Every copy has a way to a goal, and the values alone go right."""
+    learner = made(planned_episodes=10**9)
+    states = np.stack([np.arange(4), np.zeros(4)], axis=1)
+    episodes = episodes_of(states, np.full((3, 2), 2), [0, 0, 1], terminated=True)
+    for _ in range(20):
+        learner.update(episodes, episodes.rewards)
+    learner._ways = [
+        {row: np.eye(ACTIONS)[[0, 0]] for row in range(len(learner._row_codes))}
+    ] * Corridor.num_envs
+    assert not Collector(Corridor()).collect(learner, seed=0).success.any()
+    assert evaluate(Corridor(), learner, 4) == (1, 1)
+
+
+class Corridor:
+    """Three steps to the right, of both agents, from the left end."""
+
+    num_envs, n_agents, n_actions, d, episode_limit = 4, 2, ACTIONS, 2, 3
+
+    def reset(self, *, seed=None):
+        self.place, self.time = np.zeros(self.num_envs, np.int64), 0
+        return self.state(), {}
+
+    def state(self):
+        return np.stack([self.place, np.zeros_like(self.place)], axis=1).astype(np.float32)
+
+    def step(self, actions):
+        self.time += 1
+        self.place = np.clip(self.place + (actions == 2).all(1), 0, 3)
+        over = self.place == 3
+        cut = ~over & (self.time == self.episode_limit)
+        return self.state(), over.astype(float), over, cut, {}

@@ -31,7 +31,8 @@ def evaluate(env: VectorEnvLike, actor: Actor, episodes: int = 100) -> WinRates:
 
     Args:
         env: as many copies as episodes are played at a time.
-        actor: reseeded.
+        actor: reseeded. Where it has a ``policy``, as a learner that explores by itself, that plays
+            in its place.
         episodes: rounded up to a multiple of the copies; aborted ones do not count.
 
     Returns:
@@ -45,6 +46,7 @@ def evaluate(env: VectorEnvLike, actor: Actor, episodes: int = 100) -> WinRates:
     """
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}: play at least 1")
+    actor = getattr(actor, "policy", actor)
     return WinRates(*(_win_rate(env, actor, episodes, greedy=greedy) for greedy in (False, True)))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lemae.baselines.count import CountBonus
     from lemae.baselines.dense import DenseRewards
     from lemae.baselines.discriminator import DiscriminatorBonus
-    from lemae.baselines.her import HerRelabeler
+    from lemae.baselines.her import HerBonus
     from lemae.baselines.llm_reward import RewardBonus, RewardFunction
     from lemae.baselines.reward_generation import generate_reward
     from lemae.baselines.rnd import RandomDistillation
@@ -38,7 +38,7 @@ __all__ = [
     "CountBonus",
     "DenseRewards",
     "DiscriminatorBonus",
-    "HerRelabeler",
+    "HerBonus",
     "RandomDistillation",
     "RewardBonus",
     "RewardFunction",
@@ -54,7 +54,7 @@ _HOMES = {
     "CountBonus": "count",
     "DenseRewards": "dense",
     "DiscriminatorBonus": "discriminator",
-    "HerRelabeler": "her",
+    "HerBonus": "her",
     "NoBonus": "dense",
     "RandomDistillation": "rnd",
     "RewardBonus": "llm_reward",
@@ -104,7 +104,7 @@ class Baseline:
         own = [
             parameter.name for parameter in parameters if parameter.default is not parameter.empty
         ]
-        return sorted({*own, *self.more} - {"seed", "key_states"})
+        return sorted({*own, *self.more} - {"seed"})
 
 
 def _for_task(home: Any, env: Any, key_states: Any, seed: int, **options: Any) -> Bonus:
@@ -126,7 +126,7 @@ def _her(home: Any, env: Any, key_states: Any, seed: int, **options: Any) -> Bon
 def _discriminator(home: Any, env: Any, key_states: Any, seed: int, **options: Any) -> Bonus:
     if key_states is None:
         raise ConfigError('"discriminator" pays for key states: give key_states=')
-    made: Bonus = home(key_states, **options)
+    made: Bonus = home(**options)  # episodes come with their chains
     return made
 
 
@@ -156,7 +156,7 @@ BASELINES = {
         "pays for each key state met, not for the way there", "DiscriminatorBonus", _discriminator
     ),
     "her": Baseline(
-        "pays for getting nearer to later states of the same episode", "HerRelabeler", _her
+        "pays for getting nearer to later states of the same episode", "HerBonus", _her
     ),
     "llm-reward": Baseline(
         "pays what a function written by a language model says",
@@ -184,7 +184,7 @@ def create(name: str, env: Any, key_states: Any = None, *, seed: int = 0, **opti
         key_states: for ``"discriminator"``.
         seed: of all that is random in it.
         options: of ``"count"`` :class:`CountBonus` and ``bins``, of ``"rnd"``
-            :class:`RandomDistillation`, of ``"her"`` :class:`HerRelabeler`, of ``"discriminator"``
+            :class:`RandomDistillation`, of ``"her"`` :class:`HerBonus`, of ``"discriminator"``
             ``scale``, of ``"llm-reward"`` ``path``, a ``.py`` file or a saved folder, and
             ``scale``.
 

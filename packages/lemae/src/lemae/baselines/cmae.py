@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
-from lemae.algos.rollout import Episodes
+from lemae.algos.rollout import Actor, Episodes
 from lemae.errors import ConfigError
 
 _MOST_CELLS = 2**62  # states are numbered in 64 bits
@@ -72,7 +72,7 @@ class CMAE:
     have one index more.
 
     Plays as an :class:`~lemae.algos.rollout.Actor`: copies with a goal explore, further ones and
-    ``greedy`` ones follow the values. It needs no other exploration.
+    ``greedy`` ones follow the values. It needs no other exploration; :attr:`policy` plays without.
 
     Args:
         n_agents: n.
@@ -157,6 +157,11 @@ class CMAE:
     def mix(self) -> float:
         """Weight of the values learned from rewards, against those that lead to a goal."""
         return min(1.0, self.episodes / self.settings.planned_episodes)
+
+    @property
+    def policy(self) -> Actor:
+        """Plays by the values alone, in all copies; what is evaluated."""
+        return _Policy(self)
 
     def act(
         self,
@@ -372,6 +377,25 @@ class CMAE:
         ]
         self._counts = {tuple(part): np.array(counts) for part, counts in state["counts"]}
         self._replay = {name: np.array(column) for name, column in state["replay"].items()}
+
+
+class _Policy:
+    """The values of a learner, without its ways to goals."""
+
+    def __init__(self, learner: CMAE) -> None:
+        self._learner = learner
+
+    def reseed(self, seed: int) -> None:
+        self._learner.reseed(seed)
+
+    def act(
+        self,
+        states: np.ndarray,
+        observations: np.ndarray | None,
+        available: np.ndarray | None,
+        greedy: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self._learner.act(states, observations, available, greedy=True)
 
 
 def _entropy(counts: np.ndarray) -> float:

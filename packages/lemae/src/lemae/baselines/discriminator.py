@@ -9,7 +9,6 @@ import numpy as np
 
 from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError
-from lemae.labels import KeyStates, label
 
 
 class DiscriminatorBonus:
@@ -18,8 +17,10 @@ class DiscriminatorBonus:
     What is left of LEMAE without distances, memory and plans. The variant of ELLM in the paper
     comes down to the same: it pays where the function says that the goal is reached.
 
+    Reads the chains of episodes, which a :class:`~lemae.algos.rollout.Collector` with a labeler
+    writes.
+
     Args:
-        key_states: to label episodes with; None takes the chains that episodes have.
         scale: paid per key state.
 
     Raises:
@@ -28,10 +29,9 @@ class DiscriminatorBonus:
     Reference: arXiv 2410.02511, baseline ELLM; arXiv 2302.06692.
     """
 
-    def __init__(self, key_states: KeyStates | None = None, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0) -> None:
         if not scale >= 0:
             raise ConfigError(f"scale is {scale}: give 0 or more")
-        self.key_states = key_states
         self.scale = scale
 
     def observe(self, episodes: Episodes) -> None:
@@ -40,10 +40,7 @@ class DiscriminatorBonus:
     def bonus(self, episodes: Episodes) -> np.ndarray:
         """What to add to the rewards of episodes: float64 ``[T, B]``."""
         found = np.zeros(episodes.rewards.shape)
-        chains = episodes.chains
-        if self.key_states is not None:
-            chains = label(self.key_states, episodes.states, episodes.lengths)
-        for episode, chain in enumerate(chains):
+        for episode, chain in enumerate(episodes.chains):
             for t, _ in chain:
                 found[t - 1, episode] += self.scale
         return found
