@@ -29,6 +29,7 @@ class FakeStarCraft2:
     unit_type_bits = 3
     state_last_action, state_timestep_number = True, False
     enemy_damage = 1
+    n_fighters = 3  # the others are medivacs, whose team has lost
 
     def __init__(self, seed=None, lost_connection=(), capability_config=None, **options):
         self.options = {"seed": seed, "capability_config": capability_config, **options}
@@ -36,6 +37,7 @@ class FakeStarCraft2:
         self.rng = np.random.default_rng(seed)
         self.lost_connection = set(lost_connection)  # total steps after which it is lost
         self.total_steps = self.battles_won = self.battles_game = self.restarts = 0
+        self.timeouts = 0
         self.closed = False
 
     def reset(self):
@@ -74,7 +76,7 @@ class FakeStarCraft2:
         }
         info = {"battle_won": False, **dead}
         terminated, reward = False, before - self.enemy_health.sum()
-        lost, won = not self.health.any(), not self.enemy_health.any()
+        lost, won = not self.health[: self.n_fighters].any(), not self.enemy_health.any()
         if lost or won:
             terminated = True
             self.battles_game += 1
@@ -84,6 +86,7 @@ class FakeStarCraft2:
         elif self.steps >= self.episode_limit:
             terminated = True
             self.battles_game += 1
+            self.timeouts += 1
         return reward / (220 / 20), terminated, info
 
     def get_avail_actions(self):
@@ -123,7 +126,7 @@ class FakeStarCraft2:
 
     def get_stats(self):
         rate = self.battles_won / self.battles_game
-        return {"win_rate": rate, "restarts": self.restarts}
+        return {"win_rate": rate, "timeouts": self.timeouts, "restarts": self.restarts}
 
     def close(self):
         self.closed = True
@@ -252,19 +255,24 @@ def test_the_limit_is_no_end_of_the_task():
     assert [bool(flag[0]) for flag in flags] == [False] * 4
 
 
-@pytest.mark.parametrize("damage", [1, 2])
-def test_a_battle_decided_on_the_last_step(damage):
-    """Won with the last step, or lost with it: the task ended the episode, not the limit."""
-    probe = FakeSmacV2()
-    probe.enemy_damage = damage
-    length = len(play(wrap(probe)))
-    battle = FakeSmacV2()
-    battle.enemy_damage = damage
-    battle.episode_limit = length
+@pytest.mark.parametrize(("damage", "n_fighters"), [(1, 3), (2, 3), (4, 2)])
+def test_a_battle_decided_on_the_last_step(damage, n_fighters):
+    """Won with the last step, or lost with it: the task ended the episode, not the limit.
+
+    A battle is also lost when only medivacs are left.
+    """
+
+    def battle(limit=LIMIT):
+        made = FakeSmacV2()
+        made.enemy_damage, made.n_fighters, made.episode_limit = damage, n_fighters, limit
+        return made
+
+    battle = battle(len(play(wrap(battle()))))
     _, reward, terminated, truncated, info = play(wrap(battle))[-1]
     assert terminated[0]
     assert not truncated[0]
     assert reward[0] == info["success"][0] == (damage == 1)
+    assert battle.health.any() == (damage != 2)
 
 
 def test_a_lost_connection_aborts_one_copy():

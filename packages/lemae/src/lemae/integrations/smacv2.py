@@ -11,7 +11,8 @@ What the game's interface does differently from what it seems, and what is done 
 
 - With ``reward_sparse=True`` it pays 1, 0 or -1, and divides by a constant on top. The reward here
   is whether the battle was won, whatever the game pays, which is ``info["dense_reward"]``.
-- It says ``terminated`` after the last step that it allows. That is truncation here.
+- It says ``terminated`` after the last step that it allows. That is truncation here, told from a
+  battle that is decided in that step by the game's own count of ``timeouts``.
 - ``reset`` returns nothing after an attempt that failed. What was reset is asked for instead.
 - When the connection to the game is lost, ``step`` returns ``(0, True, {})``. That is an aborted
   episode here, counted, with no success, to be dropped.
@@ -35,7 +36,8 @@ class Battle(Protocol):
     """What is used of an environment of SMAC or SMACv2.
 
     ``get_state_feature_names() -> list[str]``, of SMACv2, is used where it is; for SMAC the names
-    follow from its attributes.
+    follow from its attributes. Without the attribute ``timeouts``, a battle that is lost in the
+    last step with an ally left alive (only medivacs) is taken for a truncated one.
     """
 
     def reset(self) -> Any:
@@ -117,15 +119,20 @@ class SmacVectorEnv(TeamVectorEnv):
         dense = np.zeros(self.num_envs)
         over, won, aborted = np.zeros((3, self.num_envs), bool)
         for copy in np.flatnonzero(active):
-            reward, ended, info = self.battles[copy].step(actions[copy].tolist())
+            battle = self.battles[copy]
+            timeouts = _of(battle, "timeouts")
+            reward, ended, info = battle.step(actions[copy].tolist())
             if "battle_won" not in info:
                 aborted[copy] = True
                 continue
             dense[copy] = reward
             won[copy] = info["battle_won"]
-            decided = won[copy] or info.get("dead_allies") == self.n_agents
-            out_of_steps = self._elapsed[copy] + 1 >= self.episode_limit
-            over[copy] = ended and (decided or not out_of_steps)
+            if timeouts is None:
+                decided = won[copy] or info.get("dead_allies") == self.n_agents
+                cut = not decided and self._elapsed[copy] + 1 >= self.episode_limit
+            else:
+                cut = _of(battle, "timeouts") > timeouts
+            over[copy] = ended and not cut
             self._see(copy)
         self.aborted += int(aborted.sum())
         return Outcome(won, over, won, aborted=aborted, info={"dense_reward": dense})
