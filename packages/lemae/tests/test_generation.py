@@ -250,6 +250,11 @@ def test_tokens_that_nobody_counts_are_estimated(states):
     with pytest.raises(KeyStateError, match="used up"):
         generate(TASK, llm, states, max_tokens=2500)
     assert 1 < len(llm.requests) < 4  # the prompt has between 800 and 2500 tokens
+    meta = ask(ScriptedLLM([answer(OPEN)]), states).meta
+    assert meta["tokens_are_estimated"] is True
+    assert 800 < meta["prompt_tokens"] < 2500
+    assert len(answer(OPEN)) / 8 < meta["completion_tokens"] < len(answer(OPEN)) / 2
+    assert meta["cost"] is None
 
 
 def test_the_cost_is_told(states):
@@ -258,6 +263,7 @@ def test_the_cost_is_told(states):
     meta = made.meta
     assert (meta["requests"], meta["prompt_tokens"], meta["completion_tokens"]) == (2, 1800, 200)
     assert meta["cost"] == pytest.approx(usage.cost) == pytest.approx(0.0056)
+    assert meta["tokens_are_estimated"] is False
     assert meta["seconds"] > 0
 
 

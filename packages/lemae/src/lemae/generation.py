@@ -25,6 +25,7 @@ from lemae._codegen import (
     Reply,
     ReplyError,
     Transcript,
+    Usage,
     UsageRecord,
     estimate_tokens,
 )
@@ -100,8 +101,9 @@ def generate(
 
     Returns:
         The key states. Their ``meta`` tells model, task, hash of the prompt, number of requests,
-        tokens and seconds, what was rejected and why, and the report of the check. None if there
-        are too few and ``on_failure`` is ``"base"``.
+        tokens (estimates where the service does not count them) and seconds, what was rejected and
+        why, and the report of the check. None if there are too few and ``on_failure`` is
+        ``"base"``.
 
     Raises:
         KeyStateError: if there are too few; it lists every reason and names the transcript.
@@ -265,7 +267,7 @@ class _Author:
             None if self.out is None else Transcript(Path(self.out) / TRANSCRIPT_FILE)
         )
         self._cost = UsageRecord({} if self.usage is None else self.usage.prices)
-        self._uncounted = 0  # tokens, by estimate, where the service does not count them
+        self._estimated: list[Usage] = []  # of replies whose service does not count tokens
         self._prompt_sha256 = ""
         self._turns = self._repairs = 0
         self._places: dict[str, int] = {}  # names in the order of their first appearance
@@ -357,8 +359,9 @@ class _Author:
             "repairs": self._repairs,
             "requests": self._cost.requests,
             "cached": self._cost.cached,
-            "prompt_tokens": self._cost.prompt_tokens,
-            "completion_tokens": self._cost.completion_tokens,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._completion_tokens,
+            "tokens_are_estimated": bool(self._estimated),
             "cost": self._cost.cost,
             "seconds": time.monotonic() - self._start,
         }
@@ -371,17 +374,25 @@ class _Author:
         self._cost.add(reply)
         if self.usage is not None:
             self.usage.add(reply)
-        if self.max_tokens is not None and reply.usage is None and not reply.cached:
-            dialogue.add("assistant", reply.text)
-            self._uncounted += estimate_tokens(dialogue.messages, self.llm.model).tokens
+        if reply.usage is None and not reply.cached:
+            self._estimated.append(estimated_usage(messages, reply))
         return reply
+
+    @property
+    def _prompt_tokens(self) -> int:
+        return self._cost.prompt_tokens + sum(usage.prompt_tokens for usage in self._estimated)
+
+    @property
+    def _completion_tokens(self) -> int:
+        written = sum(usage.completion_tokens for usage in self._estimated)
+        return self._cost.completion_tokens + written
 
     def _judge(self, verdict: str) -> None:
         if self._transcript is not None:
             self._transcript.add_verdict(verdict)
 
     def _is_over_budget(self) -> bool:
-        tokens = self._cost.prompt_tokens + self._cost.completion_tokens + self._uncounted
+        tokens = self._prompt_tokens + self._completion_tokens
         seconds = time.monotonic() - self._start
         over_time = self.max_seconds is not None and seconds >= self.max_seconds
         return over_time or (self.max_tokens is not None and tokens >= self.max_tokens)
@@ -449,6 +460,14 @@ class _Author:
                 "shows no way there. Say in the code where the agents are that make it happen"
             )
         return doubts
+
+
+def estimated_usage(messages: Sequence[Message], reply: Reply) -> Usage:
+    """Tokens of a request and its reply, where the service does not tell them."""
+    written = [Message(role="assistant", content=reply.text)]
+    return Usage(
+        estimate_tokens(messages, reply.model).tokens, estimate_tokens(written, reply.model).tokens
+    )
 
 
 def _follow_up(reply: Reply, question: str) -> list[Message]:
