@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 from lare.algos.mpe import MPESettings
 from lare.algos.mpe import train as train_mpe
-from lare.errors import ConfigError, MissingExtraError
+from lare.errors import ConfigError, LareError, MissingExtraError
 from lare.training import Settings, train
 
 Job = tuple[Settings | MPESettings, Path, bool]
@@ -41,6 +43,7 @@ def run(
 
     Raises:
         ConfigError: if the engine is unknown.
+        LareError: if a process ended in the midst of a run.
         MissingExtraError: without Ray, if that was asked for.
     """
     todo = [(one, out / folder_name(one), tensorboard) for one in settings]
@@ -48,19 +51,12 @@ def run(
         return _over_ray(todo, progress)
     if engine != "local":
         raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
-    if jobs == 1 or len(settings) == 1:
-        found = []
-        for job in todo:
-            found.append(work(*job))
-            progress(line(job[0], found[-1]))
-        return found
+    if jobs > 1 and len(settings) > 1:
+        return _over_processes(todo, jobs, progress)
     found = []
-    with get_context("spawn").Pool(jobs, initializer=_ignore_interrupts) as pool:
-        # Leaving the block ends the processes, after an interrupt too.
-        done = pool.imap(_unpacked, todo)
-        for one, results in zip(settings, done, strict=True):
-            found.append(results)
-            progress(line(one, results))
+    for job in todo:
+        found.append(work(*job))
+        progress(line(job[0], found[-1]))
     return found
 
 
@@ -68,8 +64,36 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
 
 
-def _unpacked(job: Job) -> dict[str, Any]:
-    return work(*job)
+def _over_processes(
+    todo: Sequence[Job], jobs: int, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    results: dict[int, dict[str, Any]] = {}
+    waiting = list(range(len(todo)))
+    running: dict[Future[dict[str, Any]], int] = {}
+    of_others = set(active_children())
+    workers = min(jobs, len(todo))
+    with ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:  # so that what runs can be named
+                    index = waiting.pop(0)
+                    running[pool.submit(work, *todo[index])] = index
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    results[running[future]] = future.result()
+                    index = running.pop(future)
+                    progress(line(todo[index][0], results[index]))
+        except BrokenProcessPool as error:  # which has ended the other processes
+            lost = ", ".join(str(todo[index][1]) for index in running.values())
+            raise LareError(
+                f"a process died while these runs went on: {lost}. It was killed, perhaps for lack "
+                'of memory, or a script starts runs outside of `if __name__ == "__main__":`. '
+                "Finished runs are kept: run the same again, with fewer jobs if memory is short"
+            ) from error
+        except BaseException:  # an interrupt, too: nobody waits for what is under way
+            for process in set(active_children()) - of_others:
+                process.terminate()
+            raise
+    return [results[index] for index in range(len(todo))]
 
 
 def _work_in(folder: Path, job: Job) -> dict[str, Any]:
