@@ -1,13 +1,14 @@
 """Many runs: in order, over processes, and once only."""
 
 import dataclasses
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
 
 from lemae import sweep
-from lemae.errors import ConfigError, MissingExtraError
+from lemae.errors import ConfigError, LemaeError, MissingExtraError
 from lemae.settings import Settings
 
 TESTS = Path(__file__).parent
@@ -57,7 +58,38 @@ def test_processes_do_what_one_process_does(tmp_path):
     assert numbers(alone) == numbers(together)
 
 
+def processes():
+    return {process.pid for process in active_children()}
+
+
 @pytest.mark.slow
+def test_a_process_that_dies_ends_the_sweep_with_what_was_running(tmp_path, monkeypatch):
+    before = processes()
+    chosen = [tiny(0), dataclasses.replace(tiny(1), task="worker_task:make_env_that_dies")]
+    sweep.run(chosen[:1], tmp_path)
+    with pytest.raises(
+        LemaeError, match=r"a process died while these runs went on: .*seed-1"
+    ) as caught:
+        sweep.run(chosen, tmp_path, jobs=2)
+    assert "Finished runs are kept" in str(caught.value)
+    assert processes() <= before
+    assert (tmp_path / sweep.folder_name(chosen[0]) / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_all_processes(tmp_path):
+    before = processes()
+
+    def interrupted(line):
+        raise KeyboardInterrupt
+
+    chosen = [tiny(0), dataclasses.replace(tiny(1), steps=10**9), tiny(2)]
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(chosen, tmp_path, jobs=2, progress=interrupted)
+    assert processes() <= before
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+
+
 @pytest.mark.slow
 def test_ray_does_what_one_process_does(tmp_path, monkeypatch):
     pytest.importorskip("ray")
@@ -80,7 +112,9 @@ def test_ray_is_an_extra(tmp_path, monkeypatch):
 
 def test_a_run_is_on_one_thread_and_leaves_the_others_their_threads(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("lemae.training.train", lambda *job: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(
+        "lemae.training.train", lambda *job, **more: seen.append(torch.get_num_threads())
+    )
     torch.set_num_threads(2)
     sweep.work(tiny(), tmp_path)
     assert seen == [1]

@@ -23,6 +23,10 @@ def make_actor(env):
     return learner, learner.actor
 
 
+def make_env_that_dies(num_envs):
+    os._exit(7)
+
+
 def no_env():
     raise FileNotFoundError("no game here")
 
