@@ -154,7 +154,7 @@ def test_relabel(key_states):
     assert torch.equal(batch["reward"], before)
     assert found["state"] is batch["state"]
     assert type(found) is EpisodeBatch
-    assert torch.equal(relabel(shaping, found.data.transition_data)["state"], batch["state"])
+    assert torch.equal(relabel(shaping, batch.data.transition_data)["state"], batch["state"])
 
 
 def test_a_replayed_batch_is_relabelled_from_its_own_rewards(key_states):
@@ -197,6 +197,29 @@ def test_success_as_it_is_said(key_states):
         shaping = shaped(key_states)
         observe(shaping, batch, success=said)
         assert not shaping.memory.solved
+
+
+def test_rewards_on_the_way_are_no_success(key_states):
+    """Damage in a battle that was cut, or lost, does not prune the memory."""
+    batch = Runner(Controller(walk=False)).run()
+    batch["reward"][0, 0] = 0.1
+    shaping = shaped(key_states)
+    for take in (observe, relabel):
+        with pytest.raises(ConfigError, match=r"does not terminate its episode.*give success="):
+            take(shaping, batch)
+    batch["reward"][0, 0], batch["reward"][0, LIMIT - 1] = 0, 0.1
+    with pytest.raises(ConfigError, match="give success="):  # at a truncation
+        observe(shaping, batch)
+    batch.data.transition_data["battle_won"] = torch.zeros(N, LIMIT + 1, 1)
+    batch["battle_won"][2, 4] = 1
+
+    def won(batch):  # as the module says
+        return batch["battle_won"].flatten(1).any(1)
+
+    observe(shaping, batch, success=won)
+    assert shaping.memory.successes == 1
+    with pytest.raises(ShapeError, match="success tells of 3 episodes, the batch holds 4"):
+        observe(shaping, batch, success=[False] * 3)
 
 
 def test_shapes(key_states):

@@ -77,6 +77,11 @@ class Odd:
 UP, KEEP, DOWN = 2, 1, 0
 
 
+def there(state, rewards, infos):
+    """The first agent is always paid, so that rewards do not say it."""
+    return rewards["b"] > 0
+
+
 def acts(b, n=1):
     return np.array([[0, b]] * n)
 
@@ -118,7 +123,7 @@ def test_success_of_a_grid_task():
 
 
 def test_agents_of_different_kinds():
-    env = wrap(Odd(), episode_limit=9)
+    env = wrap(Odd(), episode_limit=9, success=there)
     assert (env.n_agents, env.n_actions, env.d) == (2, 3, 4)  # joined: three bits and a number
     state, _ = env.reset()
     np.testing.assert_array_equal(state, [[1, 0, 0, 0]])
@@ -137,7 +142,7 @@ def test_agents_of_different_kinds():
 
 
 def test_masks_in_infos():
-    env = wrap(Odd(masked=False), episode_limit=9)
+    env = wrap(Odd(masked=False), episode_limit=9, success=there)
     env.reset()
     np.testing.assert_array_equal(env.available()[0, 1], [0, 1, 1])
     with pytest.raises(ConfigError, match="agent 1 of copy 0 cannot take action 0"):
@@ -148,8 +153,8 @@ def test_masks_in_infos():
 
 def test_truncation_by_the_environment_and_by_the_limit():
     for env, length in (
-        (wrap(Odd(truncates=True), episode_limit=9), 4),
-        (wrap(Odd(), episode_limit=3), 3),
+        (wrap(Odd(truncates=True), episode_limit=9, success=there), 4),
+        (wrap(Odd(), episode_limit=3, success=there), 3),
     ):
         env.reset()
         for step in range(length):
@@ -164,14 +169,26 @@ def test_success():
         env.reset()
         return [bool(env.step(acts(UP))[-1]["success"][0]) for _ in range(3)]
 
-    assert won() == [True] * 3  # the first agent is always paid
     assert won(info={"success": False}) == [False] * 3
-    assert won(success=lambda state, rewards, infos: rewards["b"] > 0) == [False, False, True]
+    assert won(info={"battle_won": True}) == [True] * 3
+    assert won(success=there) == [False, False, True]
     assert won(success=lambda state, rewards, infos: state[3] >= 2) == [False, True, True]
 
 
+def test_rewards_on_the_way_are_no_success():
+    env = wrap(Odd(), episode_limit=9)  # the first agent is always paid
+    env.reset()
+    with pytest.raises(ConfigError, match=r"does not terminate its episode.*give success="):
+        env.step(acts(UP))
+
+
 def test_sum_of_rewards_and_a_state_of_ones_own():
-    env = wrap(Odd(), episode_limit=9, team_reward="sum", state=lambda odd: [[odd.count, odd.t]])
+    env = wrap(
+        Odd(info={"success": False}),
+        episode_limit=9,
+        team_reward="sum",
+        state=lambda odd: [[odd.count, odd.t]],
+    )
     state, _ = env.reset()
     assert state.shape == (1, 2)
     state, reward, *_ = env.step(acts(UP))
@@ -201,7 +218,9 @@ def test_with_the_collector():
         def act(self, states, observations, available, greedy=False):
             return acts(UP, len(states)), np.zeros((len(states), 2), np.float32)
 
-    episodes = Collector(wrap([Odd(), Odd()], episode_limit=9)).collect(Up(), seed=0)
+    env = wrap([Odd(), Odd()], episode_limit=9, success=there)
+    episodes = Collector(env).collect(Up(), seed=0)
+    assert episodes.success.all()
     assert episodes.lengths.tolist() == [3, 3]
     assert episodes.terminated.all()
     assert episodes.available.shape == (4, 2, 2, 3)

@@ -186,6 +186,20 @@ def test_several_teams_and_what_they_see(key_states):
     assert torch.equal(seen, batch["observation"])
 
 
+@pytest.mark.parametrize("at_cut", [False, True])
+def test_rewards_on_the_way_are_no_success(key_states, at_cut):
+    batch = collected()
+    won = batch["next", "reward"] > 0
+    cut = batch["next", "done"] & ~batch["next", "terminated"]
+    batch["next", "reward"][cut if at_cut else ~batch["next", "done"]] = 0.1
+    with pytest.raises(ConfigError, match=r"does not terminate its episode.*give success="):
+        ShirTransform(shaped(key_states)).observe(batch)
+    batch["next", "won"] = won
+    shaping = shaped(key_states)
+    ShirTransform(shaping, success="won").observe(batch)
+    assert shaping.memory.successes == won.sum()
+
+
 def test_errors(key_states):
     transform, batch = ShirTransform(shaped(key_states)), collected()
     with pytest.raises(ConfigError, match="no marks: call observe"):

@@ -26,7 +26,8 @@ class Outcome(NamedTuple):
     Attributes:
         reward: ``[N]``.
         terminated: bool ``[N]``: the task ended the episode.
-        success: bool ``[N]``: the goal is reached.
+        success: bool ``[N]``: the goal is reached, as the environment or its user says it, which
+            counts whenever that is; a positive reward says so only in a terminating step.
         truncated: bool ``[N]``: the environment cut the episode before ``episode_limit``.
         aborted: bool ``[N]``: it broke off for a reason that is not the task's.
         info: further arrays for the caller.

@@ -2,21 +2,36 @@
 
 Neither is a package: they are run from their source, and recognised by what they pass around, an
 episode batch with the keys ``state``, ``actions``, ``reward``, ``filled`` and ``terminated``. In
-``run.py`` of either, three lines change::
+``run.py`` of either, these lines change::
 
     shaping = Shaping(key_states, alpha=10, beta=1)
     explorer = ExploringController(mac, shaping, runner.batch_size, eps_high=0.5)
+    scheme["battle_won"] = {"vshape": (1,)}
     runner.setup(scheme=scheme, groups=groups, preprocess=preprocess, mac=explorer)
     ...
+    def won(batch):
+        return batch["battle_won"].flatten(1).any(1)
+    ...
     episode_batch = runner.run(test_mode=False)
-    observe(shaping, episode_batch, step=runner.t_env)            # once per training batch
+    # Once per training batch:
+    observe(shaping, episode_batch, success=won, step=runner.t_env)
     buffer.insert_episode_batch(episode_batch)
     ...
-    learner.train(relabel(shaping, episode_sample), runner.t_env, episode)
+    sample = relabel(shaping, episode_sample, success=won, sparse=True)
+    learner.train(sample, runner.t_env, episode)
 
-and in the configuration ``standardise_rewards: False`` and ``standardise_returns: False``, which
+A batch does not hold what the environment's info said, so the runner has to write down who won,
+beside ``"reward"``: ``"battle_won": [(env_info.get("battle_won", False),)]``. Without ``success=``
+an episode succeeded if its last step paid and terminated it, which is right for sparse rewards
+only: a reward on the way, such as that for damage, is refused.
+
+What a batch cannot tell either: whether the connection to the game was lost. Such an episode looks
+like one that terminated without reward, and counts as a failure; the adapter
+:mod:`lemae.integrations.smacv2`, which has the environment itself, drops it.
+
+In the configuration, set ``standardise_rewards: False`` and ``standardise_returns: False``, which
 would undo the weights of the rewards, and the exploration of its own (``epsilon_start``,
-``epsilon_finish``) at 0. What PyMARL2 calls ``save_probs`` is kept: the probabilities are those of
+``epsilon_finish``) to 0. What PyMARL2 calls ``save_probs`` is kept: the probabilities are those of
 the mixture.
 """
 
@@ -30,6 +45,7 @@ import numpy as np
 import torch
 
 from lemae._arrays import as_array
+from lemae._success import by_reward
 from lemae.errors import ShapeError
 from lemae.explore import KsmtExplorer, RandomActions
 from lemae.integrations.shaping import Shaping
@@ -64,8 +80,10 @@ def observe(
         shaping: of the learner.
         batch: an episode batch, or a mapping with the same keys: ``state`` ``[B, T + 1, d]``,
             ``reward`` ``[B, T + 1, 1 or n]``, ``filled`` ``[B, T + 1, 1]``, 1 for each state of the
-            episode including its last.
-        success: which episodes succeeded; None takes those in which a reward was positive.
+            episode including its last, and ``terminated`` ``[B, T + 1, 1]``, 1 for the step that
+            terminated it, unless ``success`` is given.
+        success: which episodes succeeded; None takes those whose last step paid and terminated
+            them, and refuses other rewards above 0.
         step: environment steps so far.
 
     Returns:
@@ -73,6 +91,7 @@ def observe(
 
     Raises:
         ShapeError: if the batch has other shapes.
+        ConfigError: if rewards do not tell success.
     """
     columns = _columns(batch, success)
     return shaping.observe(columns.states, columns.lengths, columns.success, step=step)
@@ -96,6 +115,7 @@ def relabel(
 
     Raises:
         ShapeError: if the batch has other shapes.
+        ConfigError: if rewards do not tell success.
     """
     columns = _columns(batch, success)
     if sparse:
@@ -220,6 +240,9 @@ class ExploringController:
         return self._mixer
 
 
+_REMEDY = "give success=, which says of a batch which episodes succeeded"
+
+
 def _columns(batch: Any, success: Success | None) -> _Columns:
     """A batch in the order of this package."""
     states, rewards, filled = (as_array(batch[key]) for key in ("state", "reward", "filled"))
@@ -231,14 +254,20 @@ def _columns(batch: Any, success: Success | None) -> _Columns:
     lengths = np.maximum(filled[..., 0].astype(np.int64).sum(1) - 1, 0)
     steps = np.arange(states.shape[1]) < lengths[:, None]
     if success is None:
-        won = ((rewards > 0).any(-1) & steps).any(1)
+        paid = (rewards > 0).any(-1) & steps
+        won = by_reward(paid, as_array(batch["terminated"])[..., 0] > 0, _REMEDY).any(1)
     else:
-        won = as_array(success(batch) if callable(success) else success, bool)
+        won = as_array(success(batch) if callable(success) else success, bool).reshape(-1)
+        if won.shape != lengths.shape:
+            raise ShapeError(
+                f"success tells of {len(won)} episodes, the batch holds {len(lengths)}: give one "
+                "per episode"
+            )
     return _Columns(
         states.swapaxes(0, 1),
         rewards[:, :-1].mean(-1, dtype=np.float64).T,
         lengths,
-        won.reshape(-1),
+        won,
     )
 
 

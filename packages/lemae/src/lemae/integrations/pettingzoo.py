@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
+from lemae._success import by_reward
 from lemae.errors import ConfigError
 from lemae.integrations._team import Array, Outcome, TeamVectorEnv
 from lemae.task import TaskSpec
@@ -62,8 +63,10 @@ class ParallelVectorEnv(TeamVectorEnv):
         episode_limit: steps; None takes the environment's ``max_cycles``.
         state: gives the global state; None calls ``state()``, and joins the agents' observations
             where that is not implemented.
-        success: says whether the goal is reached; None takes ``"success"`` of the infos, true for
-            any agent, where they have it, and else a positive reward of the team.
+        success: says whether the goal is reached; None takes ``"success"`` or ``"battle_won"`` of
+            the infos, true for any agent, where they have it, and else a positive reward of the
+            team in the step that terminates the episode. Where rewards are also positive in other
+            steps, give a function.
         team_reward: ``"mean"`` or ``"sum"`` of the rewards of the agents that acted.
         task_spec: what anyone is told about the task.
 
@@ -95,7 +98,7 @@ class ParallelVectorEnv(TeamVectorEnv):
         self.copies = list(copies)
         self.possible_agents = list(first.possible_agents)
         self._total = np.mean if team_reward == "mean" else np.sum
-        self._reached = _default_success if success is None else success
+        self._reached = success
         self._seen = [_without_mask(first.observation_space(who)) for who in self.possible_agents]
         self._acted = [_discrete(first, who) for who in self.possible_agents]
         observations, _ = first.reset()
@@ -136,10 +139,16 @@ class ParallelVectorEnv(TeamVectorEnv):
             )
             self._see(copy, observations, infos)
             reward[copy] = self._total([rewards[who] for who in acting])
-            success[copy] = self._reached(self._states[copy].copy(), rewards, infos)
             if all(ends[who] or cuts[who] for who in acting):
                 terminated[copy] = any(ends[who] for who in acting)
                 truncated[copy] = not terminated[copy]
+            said = _said(infos)
+            if self._reached is not None:
+                success[copy] = self._reached(self._states[copy].copy(), rewards, infos)
+            elif said is not None:
+                success[copy] = said
+            else:
+                success[copy] = by_reward(reward[copy] > 0, terminated[copy], _REMEDY)
         return Outcome(reward, terminated, success, truncated)
 
     def _see(self, copy: Any, observations: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
@@ -223,11 +232,14 @@ def _discrete(env: ParallelEnv, who: str) -> Any:
     return space
 
 
-def _default_success(
-    state: Array, rewards: Mapping[str, float], infos: Mapping[str, Mapping[str, Any]]
-) -> bool:
-    said = [bool(info["success"]) for info in infos.values() if "success" in info]
-    return any(said) if said else sum(rewards.values()) > 0
+_REMEDY = "give success=, which says of a step whether the goal is reached"
+
+
+def _said(infos: Mapping[str, Mapping[str, Any]]) -> bool | None:
+    """Whether the infos of a step tell of success; None if they say nothing."""
+    names = ("success", "battle_won")
+    said = [bool(info[name]) for info in infos.values() for name in names if name in info]
+    return any(said) if said else None
 
 
 def _own_state(env: Any) -> Any:

@@ -17,12 +17,14 @@ is taken out by what is known then::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from lemae._arrays import as_array
+from lemae._success import by_reward
 from lemae.errors import ConfigError, MissingExtraError, ShapeError
 from lemae.explore import KsmtExplorer, RandomActions
 from lemae.integrations._stream import Marks, Stream, intrinsic
@@ -41,6 +43,7 @@ except ImportError as error:
 
 #: A key of a TensorDict.
 Key: TypeAlias = "str | tuple[str, ...]"
+_REMEDY = "give success=, the key of an entry that says so"
 #: Where the marks of a step are kept beside it.
 MARKS = ("lemae_time", "lemae_met")
 
@@ -64,9 +67,10 @@ class ShirTransform(Transform):  # type: ignore[misc]
         state: key of the global state, or a list of keys to join. What comes after the batch
             dimensions is flattened, so that ``("agents", "observation")`` joins the agents'.
         reward: key of the reward, which may be one per agent, or a list of keys, for several teams.
-        done: key of the end of an episode, in whatever way.
+        done: key of the end of an episode, in whatever way. Beside it stands ``"terminated"``.
         success: key, under ``"next"``, of a number that is positive where an episode ends by
-            success, for any agent; None takes a positive reward in a step that ends one.
+            success, for any agent; None takes a positive reward in a step that terminates one, and
+            refuses other rewards above 0.
 
     Attributes:
         shaping: as given.
@@ -86,7 +90,7 @@ class ShirTransform(Transform):  # type: ignore[misc]
         super().__init__(in_keys=[], out_keys=[_next(key) for key in self.reward_keys])
         self.shaping = shaping
         self.done_key = done
-        self.success_keys = self.reward_keys if success is None else [success]
+        self.success_key = success
         self._stream = Stream(shaping)
 
     def observe(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -100,6 +104,7 @@ class ShirTransform(Transform):  # type: ignore[misc]
 
         Raises:
             ShapeError: if it has another number of batch dimensions.
+            ConfigError: if rewards do not tell success.
         """
         shape = tuple(tensordict.batch_size)
         if len(shape) not in (1, 2):
@@ -158,15 +163,18 @@ class ShirTransform(Transform):  # type: ignore[misc]
     def _columns(self, tensordict: TensorDictBase) -> tuple[np.ndarray, ...]:
         """States before and after, ends and successes, of all steps in one row."""
 
-        def joined(keys: list[Key] | list[tuple[str, ...]]) -> np.ndarray:
+        def joined(keys: Sequence[Key]) -> np.ndarray:
             columns = [_numpy(tensordict, key).reshape(tensordict.numel(), -1) for key in keys]
             return np.concatenate(columns, axis=1)
 
         states = joined(self.state_keys)
         following = joined([_next(key) for key in self.state_keys])
         done = joined([_next(self.done_key)]).max(1) > 0
-        won = joined([_next(key) for key in self.success_keys]).max(1) > 0
-        return states, following, done, done & won
+        if self.success_key is not None:
+            return states, following, done, done & (joined([_next(self.success_key)]).max(1) > 0)
+        paid = joined([_next(key) for key in self.reward_keys]).max(1) > 0
+        terminated = joined([(*_next(self.done_key)[:-1], "terminated")]).max(1) > 0
+        return states, following, done, by_reward(paid, terminated, _REMEDY)
 
 
 class KsmtExploration(TensorDictModuleBase):  # type: ignore[misc]
