@@ -574,7 +574,10 @@ def test_damaged_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"arrays\.npz is missing or damaged"):
         train(tiny(rollouts=1), tmp_path / "run")
     (tmp_path / "run" / "summary.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"summary\.json is damaged or not of a training run"):
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged"):
+        train(tiny(rollouts=1), tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"summary\.json is not of a training run"):
         train(tiny(rollouts=1), tmp_path / "run")
     cut_off(monkeypatch, after=2)
     with pytest.raises(Cut):

@@ -13,10 +13,11 @@ from lemae.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lemae.ksmt import NodeInfo
+    from lemae.ksmt import ChainMemory, NodeInfo
+    from lemae.labels import Order
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
-#: Nodes that a drawn tree shows at most, the most visited ones.
+#: Nodes that a drawn graph shows at most, the most visited ones.
 MOST_NODES = 24
 
 
@@ -66,52 +67,91 @@ def curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> Figur
     return figure
 
 
-def tree(nodes: Sequence[tuple[tuple[int, ...], NodeInfo]], names: Sequence[str]) -> Figure:
-    """Draw orders in which key states were met, with visits and successes, root on the left.
+def graph(
+    nodes: Mapping[Order, NodeInfo],
+    edges: Sequence[tuple[Order, Order]],
+    labels: Mapping[Order, str],
+) -> Figure:
+    """Draw a tree or graph of key states met, with visits and successes, the root on the left.
 
     Args:
-        nodes: path and counts of each node, parents before children.
-        names: of the key states.
+        nodes: counts of each node, the root ``()`` among them; a column for each length.
+        edges: pairs of a node and one in the next column.
+        labels: of the nodes.
     """
-    kept = sorted(nodes, key=lambda node: (-node[1].visits, len(node[0])))[:MOST_NODES]
-    info = dict(kept)
-    # A path is drawn as a whole or not at all.
-    info = {
-        path: one for path, one in info.items() if all(path[:n] in info for n in range(len(path)))
+    # Of too many nodes the most visited are drawn, as far as they hang together.
+    most_visited = sorted(nodes, key=lambda node: (-nodes[node].visits, len(node)))[:MOST_NODES]
+    came_from: dict[Order, list[Order]] = {(): []}
+    for node in sorted(most_visited, key=lambda node: (len(node), node)):
+        before = [one for one, other in edges if other == node and one in came_from]
+        if before:
+            came_from[node] = before
+    columns: dict[int, list[Order]] = {}
+    for node in came_from:
+        columns.setdefault(len(node), []).append(node)
+    rows = max(map(len, columns.values()))
+    at = {
+        node: (depth, (len(column) - 1) / 2 - place)
+        for depth, column in columns.items()
+        for place, node in enumerate(column)
     }
-    leaves = [path for path in sorted(info) if not any(p[:-1] == path and p for p in info)]
-    heights: dict[tuple[int, ...], float] = {path: -float(i) for i, path in enumerate(leaves)}
-    for path in sorted(info, key=len, reverse=True):
-        below = [heights[p] for p in info if p and p[:-1] == path]
-        if below:
-            heights[path] = float(np.mean(below))
-    depth = max(map(len, info), default=0)
-    figure = _figure(2.0 + 1.7 * depth, 1.0 + 0.9 * max(1, len(leaves)))
+    figure = _figure(2.0 + 1.7 * max(columns), 1.0 + 0.9 * rows)
     axis: Any = figure.subplots()
-    most = max((one.visits for one in info.values()), default=1) or 1
-    for path, one in info.items():
-        at = (len(path), heights[path])
-        if path:
-            start = (len(path) - 1, heights[path[:-1]])
-            width = 0.6 + 3.4 * one.visits / most
-            axis.plot(*zip(start, at, strict=True), color="#bbbbbb", linewidth=width, zorder=1)
-        colour = COLOURS[2] if one.successes else COLOURS[0]
-        axis.scatter(*at, s=50, color=colour, zorder=2)
-        name = _wrapped(names[path[-1]]) if path else "start"
-        won = f", {one.successes} won" if one.successes else ""
+    most = max(info.visits for info in nodes.values()) or 1
+    for node, before in came_from.items():
+        for one in before:
+            # Not more episodes than this went along here.
+            width = 0.6 + 3.4 * min(nodes[one].visits, nodes[node].visits) / most
+            ends = zip(at[one], at[node], strict=True)
+            axis.plot(*ends, color="#bbbbbb", linewidth=width, zorder=1)
+        axis.scatter(*at[node], s=50, color=_colour(nodes[node]), zorder=2)
         axis.annotate(
-            f"{name}\n{one.visits}{won}",
-            at,
+            f"{_wrapped(labels[node])}\n{_counts(nodes[node])}",
+            at[node],
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",
             va="bottom",
             fontsize=8,
         )
-    axis.set_xlim(-0.6, depth + 0.6)
-    axis.set_ylim(min(heights.values(), default=0) - 0.3, 0.9)
+    axis.set_xlim(-0.6, max(columns) + 0.6)
+    axis.set_ylim(-(rows - 1) / 2 - 0.3, (rows - 1) / 2 + 0.9)
     axis.axis("off")
     return figure
+
+
+def chain(memory: ChainMemory, names: Sequence[str]) -> Figure:
+    """Draw the mean place of each key state in the one order that is kept, the first on top.
+
+    Args:
+        memory: the single branch; key states never met have no bar.
+        names: of the key states.
+    """
+    state = memory.state_dict()
+    figure = _figure(7.5, 1.0 + 0.45 * max(1, len(names)))
+    axis: Any = figure.subplots()
+    for row, k in enumerate(memory.ranking):
+        info = memory.info((k,))
+        if not memory.met[k]:
+            axis.text(0.01, row, "never met", va="center", fontsize=8)
+            continue
+        place = state["totals"][k] / state["weights"][k]
+        axis.barh(row, place, color=_colour(info), height=0.6)
+        axis.text(place + 0.01, row, _counts(info), va="center", fontsize=8)
+    axis.set_yticks(range(len(names)), [names[k].replace("_", " ") for k in memory.ranking])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("mean place in the order")
+    _clean(axis)
+    return figure
+
+
+def _colour(info: NodeInfo) -> str:
+    return COLOURS[2] if info.successes else COLOURS[0]
+
+
+def _counts(info: NodeInfo) -> str:
+    return f"{info.visits}, {info.successes} won" if info.successes else f"{info.visits}"
 
 
 def _wrapped(name: str) -> str:
@@ -135,23 +175,30 @@ def maps(pictures: Mapping[str, np.ndarray]) -> Figure:
 
 
 def episode(intrinsic: np.ndarray, goals: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draw the intrinsic reward of one episode, step by step, coloured by the goal it leads to.
+    """Draw the intrinsic reward of one episode, step by step, coloured by the goal of its segment.
 
     Args:
         intrinsic: ``[T]``.
         goals: int ``[T]``, -1 where there is none.
         names: of the key states; goals beyond them are the success itself.
     """
-    figure = _figure(7.5, 2.8)
+    figure = _figure(7.5, 3.2)
     axis: Any = figure.subplots()
     steps = np.arange(len(intrinsic))
+    axis.axhline(0, color="#666666", linewidth=0.8)
     for goal in dict.fromkeys(goals.tolist()):
         here = goals == goal
-        name = "no goal" if goal < 0 else names[goal] if goal < len(names) else "success"
+        name = names[goal] if 0 <= goal < len(names) else "success"
+        name = "no goal" if goal < 0 else f"towards {name}"
         colour = "#cccccc" if goal < 0 else COLOURS[goal % len(COLOURS)]
-        axis.bar(steps[here], intrinsic[here], color=colour, width=1.0, label=f"towards {name}")
+        axis.bar(steps[here], intrinsic[here], color=colour, width=1.0, label=name)
+        # The segment, also where it earns nothing. A planned goal may be one of an earlier segment.
+        ends = np.flatnonzero(np.diff(here.astype(int), prepend=0, append=0))
+        for first, last in zip(ends[::2], ends[1::2], strict=True):
+            axis.axvspan(first - 0.5, last - 0.5, color=colour, alpha=0.12, linewidth=0)
     axis.set_xlabel("step of the episode")
     axis.set_ylabel("intrinsic reward")
-    axis.legend(frameon=False, fontsize=8)
+    # Above: no place inside is free in every episode.
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _clean(axis)
     return figure

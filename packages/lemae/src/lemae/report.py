@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from lemae import runs
 from lemae._kit import Report, Summary, summarize
 from lemae._kit.run import SUMMARY
 from lemae.errors import ConfigError
+from lemae.ksmt import KSMT, ChainMemory, DagMemory
+from lemae.labels import Order
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEAD = [
     "task",
@@ -52,13 +57,17 @@ class Row:
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
-    """Read the summaries of all finished runs below a folder.
+    """Read the summaries of all finished runs below a folder; those of something else do not count.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or one is damaged.
     """
     paths = sorted(Path(folder).rglob(SUMMARY))
-    found = [{**runs.read(path), "folder": path.parent} for path in paths]
+    found = [
+        {**summary, "folder": path.parent}
+        for path in paths
+        if (summary := runs.read(path)) is not None
+    ]
     if not found:
         raise ConfigError(
             f"{folder} holds no finished run: `lemae train --out {folder}` makes them"
@@ -143,19 +152,21 @@ def show(page: Report, run: dict[str, Any], title: str) -> None:
         title: what to call it.
     """
     from lemae import _charts
-    from lemae.ksmt import KSMT, DagMemory
 
     results = run["results"]
     names = results["key_states"]
-    kinds = {"tree": KSMT, "dag": DagMemory}
-    kind = kinds.get(run["settings"]["memory"])
-    for key, when in (("tree_before", "at the first success"), ("tree", "at the end, pruned")):
-        if kind is not None and results.get(key):
-            nodes = list(kind.from_json(json.dumps(results[key])).walk())
-            page.figure(
-                _charts.tree(nodes, names),
-                f"{title}: orders in which key states were met, {when}; episodes, and how many won",
-            )
+    for key, when in (("tree_before", "when exploration ended"), ("tree", "at the end")):
+        if not results.get(key):
+            continue
+        memory = _memory(results[key])
+        text = (
+            "mean place of each key state in the order, 0 for the first"
+            if isinstance(memory, ChainMemory)
+            else "orders in which key states were met"
+        )
+        when += ", pruned" if memory.pruned else ""
+        caption = f"{title}: {text}, {when}; episodes, and how many won"
+        page.figure(draw_memory(results[key], names), caption)
     arrays = runs.read_arrays(run["folder"])
     pictures = visit_maps(run["settings"], arrays)
     if pictures:
@@ -163,6 +174,46 @@ def show(page: Report, run: dict[str, Any], title: str) -> None:
     if len(arrays.get("example_intrinsic", ())) and names:
         picture = _charts.episode(arrays["example_intrinsic"], arrays["example_goals"], names)
         page.figure(picture, f"{title}: what one episode earned on the way to its key states")
+
+
+def draw_memory(saved: dict[str, Any], names: Sequence[str]) -> Figure:
+    """Draw a memory of any kind.
+
+    Args:
+        saved: ``tree`` or ``tree_before`` of a run.
+        names: of the key states.
+    """
+    from lemae import _charts
+
+    memory = _memory(saved)
+    if isinstance(memory, ChainMemory):
+        return _charts.chain(memory, names)
+    nodes = dict(memory.walk())
+    labels = {node: _label(memory, node, names) for node in nodes}
+    return _charts.graph(nodes, _edges(memory), labels)
+
+
+def _memory(saved: dict[str, Any]) -> KSMT | DagMemory | ChainMemory:
+    """The memory in a summary, of whichever kind."""
+    kinds = {kind.kind: kind for kind in (KSMT, DagMemory, ChainMemory)}
+    return kinds[saved["memory"]["kind"]].from_json(json.dumps(saved))
+
+
+def _edges(memory: KSMT | DagMemory) -> list[tuple[Order, Order]]:
+    """Pairs of a node and one that came next."""
+    nodes = dict(memory.walk())
+    below = [(node, (*node, k)) for node in nodes for k in memory.children(node)]
+    if isinstance(memory, DagMemory):  # whose nodes are sets, written in ascending order
+        below = [(node, tuple(sorted(child))) for node, child in below]
+    return [(node, child) for node, child in below if child in nodes]
+
+
+def _label(memory: KSMT | DagMemory, node: Order, names: Sequence[str]) -> str:
+    """What a node is called: the key state met last, or the set."""
+    if not node:
+        return "start"
+    last = node if isinstance(memory, DagMemory) else node[-1:]
+    return " + ".join(names[k] for k in last)
 
 
 def visit_maps(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -34,11 +34,13 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
     """Results of a run that was finished with these settings, None if there is none.
 
     Raises:
-        ConfigError: if it had other settings, or its summary is damaged.
+        ConfigError: if it had other settings, or its summary is damaged or of something else.
     """
     if not (folder / SUMMARY).is_file():
         return None
     summary = read(folder / SUMMARY)
+    if summary is None:
+        raise ConfigError(f"{folder / SUMMARY} is not of a training run: name another folder")
     if summary["settings"] != json.loads(json.dumps(settings)):
         raise ConfigError(
             f"{folder} holds a run with other settings: name another folder, or remove that one"
@@ -47,34 +49,28 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
     return {**results, **read_arrays(folder)}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read the summary of a run.
+def read(path: Path) -> dict[str, Any] | None:
+    """Read the summary of a run, None if it is of something else than training.
 
     Settings that a run of an earlier version did not know have their defaults.
 
     Raises:
-        ConfigError: if it is damaged, or no summary of a training run.
+        ConfigError: if it is damaged.
     """
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        if not is_of_training(summary):
-            raise ValueError("it has no curve")
-        settings = summary["settings"]
-        summary["settings"] = {**asdict(Settings(settings["task"])), **settings}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is damaged or not of a training run ({error}): move it away"
-        ) from error
-    found: dict[str, Any] = summary
-    return found
-
-
-def is_of_training(summary: Any) -> bool:
-    """Whether this is the summary of a training run, and not of something else."""
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): move it away") from error
     try:
-        return bool(summary["results"]["curve"]) and "task" in summary["settings"]
+        task = summary["settings"]["task"]
+        found = {
+            **summary,
+            "settings": {**asdict(Settings(task)), **summary["settings"]},
+            "results": dict(summary["results"]),
+        }
+        return found if found["results"]["curve"] else None
     except (KeyError, TypeError):
-        return False
+        return None
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
