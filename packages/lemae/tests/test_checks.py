@@ -185,23 +185,23 @@ def test_a_function_that_takes_too_long_is_killed():
     many = given(np.tile(FEW.states, (200, 1)))
     found = failures(function(SLOW.format(4000)), probes=many, limits=Limits(wall_s=1.0))
     assert found == (
-        "it did not end within 10 s of processor time, or 1 s in all, on 1000 states: use fewer "
+        "it did not end within 10 s of processor time, or 1 s in all, on 2000 states: use fewer "
         "loops"
     )
 
 
-@pytest.mark.slow  # 4 s of processor time
+@pytest.mark.slow  # 6 s of processor time
 def test_what_never_ends_is_over_within_15_seconds():
     body = (
         "n = 0\nfor i in range(60):\n    for j in range(60):\n"
         "        n = n + np.sin(state * i).sum()\nreturn n > 9e6"
     )
     start = time.monotonic()
-    many = given(np.tile(FEW.states, (20, 1)))
+    many = given(np.tile(FEW.states, (80, 1)))
     found = failures("import numpy as np\n" + function(body), probes=many)
     assert time.monotonic() - start < 15
     assert found == (
-        "it did not end within 3 s of processor time, or 14 s in all, on 1000 states: use fewer "
+        "it did not end within 5 s of processor time, or 14 s in all, on 2000 states: use fewer "
         "loops"
     )
 
@@ -214,9 +214,10 @@ def test_the_time_depends_on_the_number_of_states(monkeypatch):
         return child(lambda good: good)(code, policy, calls, limits)
 
     monkeypatch.setattr(checks, "run_in_child", run)
-    assert check(function("state[0] > 9"), TASK, given(np.tile(FEW.states, (10, 1)))).accepted
+    assert check(function("state[0] > 9"), TASK, given(np.tile(FEW.states, (80, 1)))).accepted
     counts, cpu, wall = zip(*seen, strict=True)
-    assert sum(counts) == 10 * len(FEW) + checks.AGAIN
+    assert sum(counts) == 80 * len(FEW) + checks.AGAIN
+    assert len(counts) > 1
     assert counts[:-1] == (checks.CALLS,) * (len(counts) - 1)
     assert cpu == pytest.approx([1 + 0.002 * count for count in counts])
     assert set(wall) == {14.0}

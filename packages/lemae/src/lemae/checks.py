@@ -36,7 +36,7 @@ Array = NDArray[Any]
 AGAIN = 256
 #: Calls of one child process. It has 14 s, so that what never ends is over within 15 s, and what is
 #: allowed is done in time by a machine that is several times too busy.
-CALLS, _WALL_S = 1000, 14.0
+CALLS, _WALL_S = 2000, 14.0
 _TIMED = 32  # states on which a function that may be too slow is timed again
 _KINDS = ("a first state of an episode", "a state under random actions", "a made-up state")
 
@@ -186,7 +186,7 @@ def check(
         ConfigError: if there are no states to try.
         ShapeError: if the states do not fit the task.
 
-    Cost: per function about one start of an interpreter with numpy for each thousand states, and
+    Cost: per function about one start of an interpreter with numpy for every ``CALLS`` states, and
     0.1 ms for each state.
 
     Reference: arXiv 2410.02511, self-check, which calls the functions on states until none fails.
