@@ -12,7 +12,6 @@ import torch
 from lemae import KeyState, KeyStateSet, StateEntry, TaskSpec
 from lemae._source import split
 from lemae.errors import ConfigError, IntegrityError, KeyStateError, LemaeWarning, ShapeError
-from lemae.key_states import shipped_key_states
 
 D = 5
 #: Key states of a passage with a door: two agents, x at 0 and 2, the door at 4.
@@ -594,10 +593,3 @@ def test_a_folder_for_another_task_is_refused(passage, tmp_path):
     task = TaskSpec("other", "d", "c", entries, 2, ("go",), 10)
     with pytest.raises(ShapeError, match="states of 5 numbers, the task has 6"):
         KeyStateSet.from_path(folder, task)
-
-
-def test_shipped_key_states_have_a_name():
-    with pytest.raises(ConfigError, match="no key states are shipped for 'chess'"):
-        KeyStateSet.shipped("chess")
-    for name in shipped_key_states():
-        assert KeyStateSet.shipped(name)

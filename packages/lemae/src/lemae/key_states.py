@@ -225,18 +225,20 @@ class KeyStateSet(Sequence[KeyState]):
 
     @classmethod
     def shipped(cls, name: str) -> KeyStateSet:
-        """Load the key states that come with the package for a task.
+        """Load key states that come with the package, by the name of their folder.
+
+        :func:`shipped_for` finds the name by what is told of a task.
 
         Raises:
-            ConfigError: if there are none for that task.
+            ConfigError: if there is no such set.
         """
         if name not in shipped_key_states():
             raise ConfigError(
-                f"no key states are shipped for {name!r}; there are some for "
-                f"{', '.join(shipped_key_states()) or 'no task'}. Write some with `lemae generate` "
-                "or by hand and KeyStateSet.from_source"
+                f"no key states are shipped for {name!r}; there are sets for "
+                f"{', '.join(shipped_key_states())}. Write some with `lemae generate` or by hand "
+                "and KeyStateSet.from_source"
             )
-        return cls.load(Path(str(resources.files("lemae") / _SHIPPED / name)))
+        return cls.load(_shipped_folder() / name)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> KeyStateSet:
@@ -475,9 +477,28 @@ class KeyStateSet(Sequence[KeyState]):
 
 
 def shipped_key_states() -> list[str]:
-    """Tasks for which key states come with the package."""
-    folder = resources.files("lemae") / _SHIPPED
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_"))
+    """Names of the sets that come with the package."""
+    return sorted(
+        p.name for p in _shipped_folder().iterdir() if p.is_dir() and not p.name.startswith("_")
+    )
+
+
+def shipped_for(task: TaskSpec) -> str | None:
+    """Name of the shipped set that was made for what is told of a task; None if there is none.
+
+    What the task is called does not count, and what is told to nobody, such as the target of
+    Secret-Room, is not in it. Another size, rule or number of steps is another task.
+    """
+    for name in shipped_key_states():
+        meta = json.loads((_shipped_folder() / name / META_FILE).read_text(encoding="utf-8"))
+        told = TaskSpec.from_json(json.dumps(meta["meta"]["task"]))
+        if replace(told, name=task.name) == task:
+            return name
+    return None
+
+
+def _shipped_folder() -> Path:
+    return Path(str(resources.files("lemae") / _SHIPPED))
 
 
 def problems_of(candidate: Candidate, d: int | None) -> list[str]:
