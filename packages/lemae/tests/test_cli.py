@@ -14,6 +14,16 @@ def is_door_open(state):
 '''
 
 
+BARE = """
+from lemae import envs
+
+def Bare(num_envs):
+    env = envs.make("pass", num_envs, size=10)
+    del env.task_spec
+    return env
+"""
+
+
 def run(*arguments, code=0, cwd=None, **env):
     done = subprocess.run(
         [sys.executable, "-m", "lemae", *map(str, arguments)],
@@ -25,6 +35,12 @@ def run(*arguments, code=0, cwd=None, **env):
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     assert "Traceback" not in done.stderr
     return done
+
+
+def without_matplotlib(folder):
+    """Makes ``import matplotlib`` fail in a process that gets these variables."""
+    (folder / "matplotlib.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
+    return {"PYTHONPATH": str(folder)}
 
 
 def test_help_does_not_load_torch():
@@ -44,6 +60,7 @@ def test_info_and_prompt():
     assert "secret-room" in facts["tasks"]
     assert "pass" in facts["key states"]
     assert "rnd" in facts["methods"]
+    assert "cmae" in facts["algorithms"]
     done = run("prompt", "--task", "pass", "--option", "size=40")
     assert "40 x 40" in done.stdout
     assert "tokens" in done.stderr
@@ -68,6 +85,10 @@ def test_check_accepts_and_rejects(tmp_path):
         (["train", "--task", "pass", "--seeds", "a"], 2, "0..4"),
         (["train", "--task", "pass", "--option", "size"], 2, "name=value"),
         (["train", "--task", "pass", "--key-states", "nowhere.py"], 2, "nowhere.py"),
+        (["train", "--task", "pass", "--set", "eps_lo=0.1"], 2, "did you mean eps_low"),
+        (["train", "--task", "pass", "--set", "steps=10"], 2, "steps: there is an option"),
+        (["train", "--task", "pass", "--algo", "qmix", "--self-imitation", "1"], 2, "for ippo"),
+        (["prompt", "--task", "cli_task:Bare"], 2, "has no task_spec"),
         (["report", "."], 2, "no finished run"),
         (["check", "missing.py", "--task", "pass"], 1, "missing.py"),
         (["generate", "--task", "pass", "--model", "m", "--out", "o"], 1, "OPENAI_API_KEY"),
@@ -76,6 +97,7 @@ def test_check_accepts_and_rejects(tmp_path):
 def test_bad_usage(arguments, code, says, tmp_path):
     if "generate" in arguments:
         pytest.importorskip("openai")
+    (tmp_path / "cli_task.py").write_text(BARE, encoding="utf-8")
     done = run(*arguments, code=code, cwd=tmp_path, OPENAI_API_KEY="")
     assert says in done.stderr
 
@@ -102,6 +124,46 @@ def test_train_is_resumable_and_reported(tmp_path):
     assert len(times) == 4
     run(*arguments)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+
+
+SHORT = ["train", "--task", "pass", "--option", "size=10", "--seeds", 0, "--steps", 2400]
+SHORT += ["--set", "evaluation_episodes=4"]
+
+
+def test_a_check_needs_no_description_of_the_task(tmp_path):
+    (tmp_path / "cli_task.py").write_text(BARE, encoding="utf-8")
+    (tmp_path / "key_states.py").write_text(GOOD, encoding="utf-8")
+    arguments = ["check", "key_states.py", "--task", "cli_task:Bare", "--probes", 64]
+    assert "accepted" in run(*arguments, cwd=tmp_path).stdout
+
+
+def test_without_pictures_a_training_has_succeeded_all_the_same(tmp_path):
+    hidden = without_matplotlib(tmp_path)
+    done = run(*SHORT, "--method", "plain", "--out", tmp_path / "runs", **hidden)
+    assert "plain-ippo" in done.stdout
+    assert 'no report.html: the report needs matplotlib: pip install "lemae[report]"' in done.stderr
+    done = run("report", tmp_path / "runs", code=1, **hidden)
+    assert "plain-ippo" in done.stdout
+    assert 'pip install "lemae[report]"' in done.stderr
+
+
+def test_every_setting_can_be_set(tmp_path):
+    given = {"shir": False, "planning": False, "rule": "leaf", "eps_low": 0.1, "explore_until": 2}
+    given |= {"learner": {"hidden": 8}, "random_actions": "ignore", "evaluate_every": 800}
+    more = [text for name in given for text in ("--set", f"{name}={json.dumps(given[name])}")]
+    run(*SHORT, *more, "--out", tmp_path)
+    (path,) = tmp_path.rglob("summary.json")
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    assert {name: settings[name] for name in given} == given
+    assert settings["evaluation_episodes"] == 4
+
+
+def test_cmae_and_event_files(tmp_path):
+    pytest.importorskip("tensorboard")
+    arguments = ["--method", "plain", "--algo", "cmae", "--tensorboard", "--out", tmp_path]
+    run(*SHORT, *arguments, "--set", 'learner={"capacity": 2000}')
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    assert events.with_name("summary.json").is_file()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from lemae._codegen.errors import CodegenError
 from lemae._kit import KitError
-from lemae.errors import ConfigError, LemaeError, TaskError
+from lemae.errors import ConfigError, LemaeError, MissingExtraError, TaskError
 
 app = typer.Typer(
     name="lemae",
@@ -39,6 +39,7 @@ class Algorithm(str, Enum):
     qmix = "qmix"
     vdn = "vdn"
     iql = "iql"
+    cmae = "cmae"
 
 
 class Memory(str, Enum):
@@ -105,13 +106,13 @@ def _numbers(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _options(given: list[str] | None) -> dict[str, Any]:
-    """Options of a task: numbers, true, false and null as JSON has them, anything else as text."""
+def _options(given: list[str] | None, param_hint: str = "--option") -> dict[str, Any]:
+    """Values by name, as JSON has them; what is no JSON is text."""
     found: dict[str, Any] = {}
     for part in given or []:
         name, equals, value = part.partition("=")
         if not name or not equals:
-            raise typer.BadParameter(f"{part!r}: expected name=value", param_hint="--option")
+            raise typer.BadParameter(f"{part!r}: expected name=value", param_hint=param_hint)
         try:
             found[name] = json.loads(value)
         except ValueError:
@@ -158,7 +159,7 @@ def prompt(task: TaskOption, option: OptionsOption = None, as_json: JsonOption =
     from lemae._codegen import estimate_tokens
     from lemae.prompts import first
 
-    messages = first(_env(task, option).task_spec)
+    messages = first(_described(task, option).task_spec)
     count, estimated = estimate_tokens(messages)
     if as_json:
         _print_json({"messages": messages, "tokens": count, "estimated": estimated})
@@ -173,6 +174,17 @@ def _env(task: str, option: list[str] | None) -> Any:
     from lemae.training import make_env
 
     return make_env(Settings(task, options=_options(option)), 16)
+
+
+def _described(task: str, option: list[str] | None) -> Any:
+    """An environment that says what it is, which a language model has to be told."""
+    env = _env(task, option)
+    if getattr(env, "task_spec", None) is None:
+        raise TaskError(
+            f"the environment of {task!r} has no task_spec, which tells a language model what the "
+            "state means: give it a lemae.TaskSpec under that name"
+        )
+    return env
 
 
 @app.command()
@@ -211,7 +223,7 @@ def generate(
     from lemae._codegen import OpenAIChat, ReplyCache
     from lemae.generation import generate as job
 
-    env = _env(task, option)
+    env = _described(task, option)
     replies = ReplyCache(cache or out / "replies.sqlite")
     try:
         llm = OpenAIChat(model, base_url=base_url, cache=replies)
@@ -252,7 +264,8 @@ def check(
 
     env = _env(task, option)
     source: Any = KeyStateSet.load(file) if file.is_dir() else _text_of(file)
-    report = job(source, env.task_spec, collect(env, probes, seed))
+    # As in training, a description of the task is of use and not needed.
+    report = job(source, getattr(env, "task_spec", None), collect(env, probes, seed))
     if as_json:
         _print_json(report.as_dict())
     else:
@@ -296,41 +309,61 @@ def train(
     stop_at: Annotated[
         float | None, typer.Option(min=0, max=1, help="End at this win rate in training.")
     ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other field of lemae.training.Settings, as name=value with a value in JSON, "
+            "such as explore=off or learner='{\"epochs\": 4}'; may be repeated.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder; finished runs in it are kept.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
     engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
     device: Annotated[str, typer.Option(help="Of the networks, as torch names it.")] = "cpu",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run folders too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train on a task that rewards success alone, seed by seed; resumable."""
     from lemae import sweep
-    from lemae.settings import Settings
+    from lemae.settings import Settings, check_fields
 
-    settings = [
-        Settings(
-            task,
-            name.strip(),
-            algo.value,
-            steps,
-            seed,
-            num_envs,
-            options=_options(option),
-            key_states=None if key_states is None else str(key_states),
-            alpha=alpha,
-            beta=beta,
-            memory=None if memory is None else memory.value,
-            sticky=sticky,
-            self_imitation=self_imitation if algo is Algorithm.ippo else 0.0,
-            count_bonus=count_bonus,
-            stop_at=stop_at,
-            evaluate_every=max(1, steps // 6),
-            device=device,
+    named = {
+        "task": task,
+        "algo": algo.value,
+        "steps": steps,
+        "num_envs": num_envs,
+        "options": _options(option),
+        "key_states": None if key_states is None else str(key_states),
+        "alpha": alpha,
+        "beta": beta,
+        "memory": None if memory is None else memory.value,
+        "sticky": sticky,
+        "self_imitation": self_imitation,
+        "count_bonus": count_bonus,
+        "stop_at": stop_at,
+        "device": device,
+    }
+    given = _options(more, "--set")
+    if twice := sorted(given.keys() & {*named, "method", "seed"}):
+        raise typer.BadParameter(
+            f"{', '.join(twice)}: there is an option for that, see --help", param_hint="--set"
         )
+    check_fields(given)
+    chosen = {**named, "evaluate_every": max(1, steps // 6), **given}
+    settings = [
+        Settings(method=name.strip(), seed=seed, **chosen)
         for name in method.split(",")
         for seed in _numbers(seeds)
     ]
-    sweep.run(settings, out, jobs=jobs, engine=engine.value, progress=_err)
-    _report(out, as_json)
+    sweep.run(settings, out, jobs=jobs, engine=engine.value, tensorboard=tensorboard, progress=_err)
+    _print_rows(out, as_json)
+    try:
+        _write_report(out)
+    except MissingExtraError as error:
+        _err(f"no report.html: {error}")
 
 
 @app.command()
@@ -339,10 +372,11 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write report.html over finished runs, and print the table."""
-    _report(folder, as_json)
+    _print_rows(folder, as_json)
+    _write_report(folder)
 
 
-def _report(folder: Path, as_json: bool) -> None:
+def _print_rows(folder: Path, as_json: bool) -> None:
     from lemae import report as job
 
     rows = job.rows(folder)
@@ -350,6 +384,11 @@ def _report(folder: Path, as_json: bool) -> None:
         _print_json(rows)
     else:
         _show(job.HEAD, [job.cells(row) for row in rows], "Steps to the first success, and wins")
+
+
+def _write_report(folder: Path) -> None:
+    from lemae import report as job
+
     _err(f"report: {job.write(folder)}")
 
 
@@ -367,6 +406,7 @@ def info(as_json: JsonOption = False) -> None:
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     libraries = ["openai", "tiktoken", "pettingzoo", "torchrl", "jaxmarl", "matplotlib", "ray"]
+    libraries += ["tensorboard"]
     facts = {
         **versions(),
         "devices": ", ".join(["cpu", *cuda]),
