@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lemae._seeds import Purpose, number
 from lemae.checks import check
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, StateError
 from lemae.explore import KsmtExplorer
-from lemae.key_states import KeyStateSet
+from lemae.key_states import KeyStateSet, shipped_for, shipped_key_states
 from lemae.ksmt import make_memory
 from lemae.labels import order
 from lemae.probes import probes
@@ -21,6 +23,7 @@ from lemae.shir import Relabeled, ShirRelabeler
 
 if TYPE_CHECKING:
     from lemae.algos.rollout import Episodes, VectorEnvLike
+    from lemae.task import TaskSpec
 
 
 class Guidance:
@@ -29,6 +32,7 @@ class Guidance:
     Args:
         key_states: K of them.
         settings: of the run.
+        task: whose ranges scale distances where the state holds real numbers; None scales nothing.
 
     Attributes:
         key_states: as given.
@@ -37,7 +41,9 @@ class Guidance:
         tree_before: the memory when exploration ended, before pruning, in JSON's types.
     """
 
-    def __init__(self, key_states: KeyStateSet, settings: Settings) -> None:
+    def __init__(
+        self, key_states: KeyStateSet, settings: Settings, task: TaskSpec | None = None
+    ) -> None:
         self.key_states = key_states
         choices = settings.choices
         self.memory = make_memory(choices.memory, len(key_states))
@@ -52,7 +58,7 @@ class Guidance:
             planning=settings.planning,
             subspace=settings.subspace,
             seed=number(Purpose.RELABELING, settings.seed),
-            **settings.relabeling,
+            **{"scale": _scale(task), **settings.relabeling},
         )
 
     def explorer(self, seed: int) -> KsmtExplorer:
@@ -134,6 +140,44 @@ class Guidance:
         self._relabeler.load_state_dict(state["relabeler"])
 
 
+def _scale(task: TaskSpec | None) -> np.ndarray | None:
+    """Weights ``[d]`` by which every number counts as a share of its range.
+
+    The published weight of the intrinsic reward in battles is for SMAC, whose numbers are such
+    shares. Whole numbers, as on grids, count as they are, as published.
+    """
+    if task is None or task.integers.all():
+        return None
+    widths = np.subtract(task.highs, task.lows, dtype=np.float64)
+    return np.divide(1.0, widths, out=np.zeros_like(widths), where=widths > 0)
+
+
+def shipped(settings: Settings, env: Any) -> KeyStateSet:
+    """The key states that come with the package for what the agents of a run are told.
+
+    Args:
+        settings: of the run.
+        env: of its task; one that does not describe it goes by the name.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    task = getattr(env, "task_spec", None)
+    name = settings.task if task is None else shipped_for(task)
+    if name is None:
+        options = [f"{option}={value}" for option, value in settings.options.items()]
+        given = f" with {', '.join(options)}" if options else ""
+        command = " --option ".join([f"lemae generate --task {settings.task}", *options])
+        command += " --model NAME --out FOLDER"
+        raise ConfigError(
+            f"no key states are shipped for {settings.task!r}{given}: there are the sets "
+            f"{', '.join(shipped_key_states())}, each for one map, its rules and number of steps. "
+            f"Have some made by `{command}`, or write them, and give the folder or file as "
+            "key_states"
+        )
+    return KeyStateSet.shipped(name)
+
+
 def load_key_states(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
     """The key states of a run, reduced and distracted as its settings say.
 
@@ -167,7 +211,7 @@ def load_key_states(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
 
 def _found(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
     if settings.key_states is None:
-        return KeyStateSet.shipped(settings.task)
+        return shipped(settings, env)
     path = Path(settings.key_states)
     if not path.exists():
         raise ConfigError(f"there is no file of key states {path}: give a .py file or a folder")

@@ -71,7 +71,8 @@ class Settings:
         seed: of everything but the evaluation.
         num_envs: copies of the task, played side by side; a rollout is an episode in each.
         options: of the task.
-        key_states: file or folder of key states; None takes those shipped for the task.
+        key_states: file or folder of key states; None takes those shipped for what the agents are
+            told of the task, see :func:`lemae.key_states.shipped_for`.
         on_failure: without usable key states train the ``"base"`` algorithm, with a warning and a
             flag in the results, or ``"raise"``.
         reduce: share of the key states that is left out.
@@ -82,7 +83,8 @@ class Settings:
         planning: reward the way to the key state that should come next.
         subspace: distances in the coordinates that a key state reads (``"key"``) or in all
             (``"full"``).
-        relabeling: further options of :class:`lemae.ShirRelabeler`.
+        relabeling: further options of :class:`lemae.ShirRelabeler`. Where the state holds numbers
+            that are not whole, ``scale`` is one over the range of each unless it is given.
         memory: ``"tree"``, ``"chain"`` or ``"dag"``.
         explore: who says how random actions are. ``"ksmt"``, the memory (LEMAE only).
             ``"constant"``, ``eps_high`` until ``explore_until`` and ``eps_low`` after it.

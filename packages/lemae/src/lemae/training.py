@@ -22,7 +22,7 @@ from lemae.algos.qmix import QLearner, QSettings
 from lemae.algos.rollout import Collector, Episodes, Explorer, FixedEpsilon, VectorEnvLike
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, TaskError
 from lemae.explore import RandomActions
-from lemae.guidance import Guidance, load_key_states
+from lemae.guidance import Guidance, load_key_states, shipped
 from lemae.key_states import KeyStateSet
 from lemae.labels import Labeler
 from lemae.settings import GUIDED_METHODS, OWN_METHODS, Settings, check_choice
@@ -163,7 +163,7 @@ def inputs(settings: Settings) -> dict[str, str]:
     if settings.method in GUIDED_METHODS:
         given = settings.key_states
         found["key_states"] = (
-            KeyStateSet.shipped(settings.task).sha256
+            shipped(settings, make_env(settings, 1)).sha256
             if given is None
             else _digest("key_states", Path(given))
         )
@@ -289,7 +289,9 @@ class _Run:
         self.learner = build_learner(settings, self.env)
         self.guidance = self.baseline = self.count_bonus = None
         if settings.method == "lemae" and self.key_states is not None:
-            self.guidance = Guidance(self.key_states, settings)
+            self.guidance = Guidance(
+                self.key_states, settings, getattr(self.env, "task_spec", None)
+            )
         seed = number(Purpose.BASELINE, settings.seed)
         if settings.method not in OWN_METHODS:
             self.baseline = baselines.create(
