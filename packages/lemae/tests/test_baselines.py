@@ -31,6 +31,7 @@ from lemae.baselines.reward_generation import problems, prompt
 from lemae.errors import ConfigError, IntegrityError, LemaeWarning, ShapeError, StateError
 from lemae.probes import probes
 from lemae.task import StateEntry, TaskSpec
+from lemae.training import Settings, train
 
 HIGHS = (5, 4, 5, 4, 1)
 
@@ -381,6 +382,15 @@ def test_the_weight_of_hindsight():
         HerBonus(beta=-1)
     with pytest.raises(ConfigError, match="'her' has no option 'alpha'"):
         create("her", None, alpha=10)
+
+
+@pytest.mark.parametrize(("options", "beta"), [({}, 0.05), ({"beta": 0.2}, 0.2)])
+def test_hindsight_has_the_weight_of_its_run(options, beta, monkeypatch):
+    """Push-Box has a published one of its own."""
+    made = []
+    monkeypatch.setattr(HerBonus, "observe", lambda self, episodes: made.append(self))
+    train(Settings("push-box", "her", steps=1, num_envs=1, evaluation_episodes=1, **options))
+    assert made[0].beta == beta
 
 
 # --- discriminators -----------------------------------------------------------------------------

@@ -761,7 +761,7 @@ def test_wrong_settings_are_named():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"beta": 0.2}, r"beta is 0\.2, which is for lemae, and method is 'plain': leave it out"),
+        ({"beta": 0.2}, r"beta is 0\.2, which is for lemae and her, and method is 'plain'"),
         ({"method": "count", "shir": False}, "shir is False, which is for lemae"),
         ({"method": "discriminator", "planning": False}, "planning is False"),
         ({"subspace": "full"}, "subspace is 'full'"),

@@ -87,7 +87,8 @@ def generate(
         min_key_states: fewer accepted ones than this are a failure.
         max_key_states: how many are asked for and kept; further ones are left out.
         on_failure: ``"raise"``, or ``"base"``: warn and return None, for which the plain algorithm
-            is trained.
+            is trained. Whoever asks a model waits for key states, so the default is not that of a
+            training run, which goes on without and says so in its results.
         temperature: of the answer.
         repair_temperature: of second thoughts and repairs.
         seed: of the model's sampling, where it takes one, and of the collected states.
@@ -167,8 +168,9 @@ def requery(
 ) -> KeyStateSet:
     """Ask for further key states when exploration stagnates.
 
-    :class:`lemae.stagnation.Stagnation` says when, and gives the hits. The model is told its key
-    states and how many episodes met each of them, and nothing else that was found out in training.
+    :class:`lemae.stagnation.Stagnation` says when, and counts the hits; in a training run the
+    setting ``requery_after`` does all of it. The model is told its key states and how many episodes
+    met each of them, and nothing else that was found out in training.
 
     Args:
         task: as for :func:`generate`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ from lemae._seeds import Purpose, number
 from lemae.checks import check
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, StateError
 from lemae.explore import KsmtExplorer
-from lemae.key_states import KeyStateSet, shipped_for, shipped_key_states
+from lemae.key_states import KeyState, KeyStateSet, shipped_for, shipped_key_states
 from lemae.ksmt import make_memory
 from lemae.labels import order
 from lemae.probes import probes
 from lemae.settings import Settings
 from lemae.shir import Relabeled, ShirRelabeler
+from lemae.stagnation import Stagnation
 
 if TYPE_CHECKING:
     from lemae.algos.rollout import Episodes, VectorEnvLike
@@ -35,10 +37,11 @@ class Guidance:
         task: whose ranges scale distances where the state holds real numbers; None scales nothing.
 
     Attributes:
-        key_states: as given.
+        key_states: as given, and those that were added since.
         memory: in which orders they were met.
         first_steps: per key state, environment steps after the rollout that met it first.
         tree_before: the memory when exploration ended, before pruning, in JSON's types.
+        stagnation: says when further key states are needed.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Guidance:
         self.memory = make_memory(choices.memory, len(key_states))
         self.first_steps: list[int | None] = [None] * len(key_states)
         self.tree_before: dict[str, Any] | None = None
+        self.stagnation = Stagnation(len(key_states), settings.requery_after, settings.max_requery)
+        self._begun = key_states
         self._settings = settings
         self._relabeler = ShirRelabeler(
             key_states,
@@ -82,7 +87,8 @@ class Guidance:
             steps: environment steps so far, these included.
         """
         for chain, success in zip(episodes.chains, episodes.success.tolist(), strict=True):
-            self.memory.insert(order(chain), success=success, step=steps)
+            new = self.memory.insert(order(chain), success=success, step=steps)
+            self.stagnation.observe(order(chain), new=new, success=success)
             for _, k in chain:
                 if self.first_steps[k] is None:
                     self.first_steps[k] = steps
@@ -104,6 +110,20 @@ class Guidance:
             self.memory,
         )
 
+    def extend(self, key_states: KeyStateSet) -> None:
+        """Take in further key states; what was learned of the others stays.
+
+        Episodes that were played before keep the chains they have.
+
+        Args:
+            key_states: those there are, under their numbers, followed by the new ones.
+        """
+        count = len(key_states) - len(self.key_states)
+        self.key_states = key_states
+        self.memory.add_key_states(count)
+        self.first_steps += [None] * count
+        self._relabeler.add_key_states(key_states)
+
     def results(self) -> dict[str, Any]:
         """Which key states were met, and the memory before and after pruning."""
         met = zip(self.key_states.names, self.memory.met, self.first_steps, strict=True)
@@ -116,11 +136,13 @@ class Guidance:
     def state_dict(self) -> dict[str, Any]:
         """Everything that was learned of the task."""
         return {
-            "sha256": self.key_states.sha256,
+            "sha256": self._begun.sha256,
+            "added": [asdict(one) for one in list(self.key_states)[len(self._begun) :]],
             "memory": self.memory.state_dict(),
             "first_steps": self.first_steps,
             "tree_before": self.tree_before,
             "relabeler": self._relabeler.state_dict(),
+            "stagnation": self.stagnation.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,11 +151,18 @@ class Guidance:
         Raises:
             StateError: if it was taken with other key states.
         """
-        if state["sha256"] != self.key_states.sha256:
+        if state["sha256"] != self._begun.sha256:
             raise StateError(
                 f"the run was begun with the key states {state['sha256'][:12]}, these are "
-                f"{self.key_states.sha256[:12]}: restore them, or begin the run anew"
+                f"{self._begun.sha256[:12]}: restore them, or begin the run anew"
             )
+        if state["added"]:
+            added = [KeyState(**fields) for fields in state["added"]]
+            self.extend(KeyStateSet([*self._begun, *added], self._begun.d, meta=self._begun.meta))
+            self.stagnation = Stagnation(
+                len(self.key_states), self.stagnation.after, self.stagnation.max_requery
+            )
+        self.stagnation.load_state_dict(state["stagnation"])
         self.memory.load_state_dict(state["memory"])
         self.first_steps = list(state["first_steps"])
         self.tree_before = state["tree_before"]

@@ -27,7 +27,7 @@ _NAMES = "|".join(re.escape(name) for name in (METRICS, SUMMARY, CHECKPOINT, POL
 #: Halves of files, left by a run that was killed while it wrote.
 _SCRATCH = re.compile(rf"\.(?:{_NAMES})\.\w+")
 #: What a run writes.
-_OURS = re.compile(rf"{_NAMES}|{_SCRATCH.pattern}|events\.out\.tfevents\..*")
+_OURS = re.compile(rf"{_NAMES}|{_SCRATCH.pattern}|events\.out\.tfevents\..*|requery-\d+")
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -78,7 +78,7 @@ class Settings:
         reduce: share of the key states that is left out.
         distract: share of key states that are added and mean nothing.
         alpha: weight of the environment's reward, with every method.
-        beta: weight of the intrinsic reward.
+        beta: weight of the intrinsic reward, also of ``"her"``.
         shir: reward the way to key states that were met.
         planning: reward the way to the key state that should come next.
         subspace: distances in the coordinates that a key state reads (``"key"``) or in all
@@ -100,6 +100,10 @@ class Settings:
         eps_high: share of random actions where the team explores.
         sticky: mean number of steps for which a random action is kept; None draws at every step.
             An aid, not published.
+        requery_after: ask a language model for further key states after so many training episodes
+            in a row without a new node of the memory and without success; None never asks. Not
+            published.
+        max_requery: how often it is asked at most.
         self_imitation: weight of imitating the latest successful episodes while the recent win rate
             is below 0.9. An aid for IPPO, not published.
         count_bonus: weight of a bonus for rare states until the first success. An aid, not
@@ -145,6 +149,8 @@ class Settings:
     eps_low: float | None = None
     eps_high: float | None = None
     sticky: float | None = None
+    requery_after: int | None = None
+    max_requery: int = 1
     self_imitation: float = 0.0
     count_bonus: float = 0.0
     random_actions: RandomActionTreatment = "mask"
@@ -171,8 +177,16 @@ class Settings:
             ("random_actions", get_args(RandomActionTreatment)),
         ):
             check_choice(name, getattr(self, name), known)
-        for name in ("steps", "num_envs", "evaluate_every", "evaluation_episodes", "explore_until"):
-            if getattr(self, name) < 1:
+        for name in (
+            "steps",
+            "num_envs",
+            "evaluate_every",
+            "evaluation_episodes",
+            "explore_until",
+            "requery_after",
+            "max_requery",
+        ):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
         for name in ("seed", "distract", "self_imitation", "count_bonus"):
             if not getattr(self, name) >= 0:
@@ -181,6 +195,11 @@ class Settings:
             raise ConfigError(f"reduce is {self.reduce}: give a share from 0 to less than 1")
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
             raise ConfigError(f"stop_at is {self.stop_at}: give a share up to 1, or None")
+        if self.max_requery > 1 and self.requery_after is None:
+            raise ConfigError(
+                f"max_requery is {self.max_requery} and requery_after None, which never asks: give "
+                "both or neither"
+            )
         choices = self.choices
         if not choices.alpha > 0:
             raise ConfigError(f"alpha is {choices.alpha}: give a weight above 0")
@@ -198,7 +217,11 @@ class Settings:
                 f'{self.method!r}: give "constant" or "off"'
             )
         usual = asdict(self._usual_choices)
-        for methods, options in ((GUIDED_METHODS, _OF_KEY_STATES), (("lemae",), _OF_LEMAE)):
+        for methods, options in (
+            (GUIDED_METHODS, _OF_KEY_STATES),
+            (("lemae",), _OF_LEMAE),
+            (("lemae", "her"), _OF_DISTANCES),
+        ):
             if self.method in methods:
                 continue
             for name, default in options.items():
@@ -242,7 +265,9 @@ class Settings:
 
     def without_key_states(self) -> Settings:
         """The run of the base algorithm that takes the place of one without usable key states."""
-        return replace(self, method="plain", explore=None, **_OF_KEY_STATES, **_OF_LEMAE)
+        return replace(
+            self, method="plain", explore=None, **_OF_KEY_STATES, **_OF_LEMAE, **_OF_DISTANCES
+        )
 
     @property
     def choices(self) -> Choices:
@@ -266,17 +291,20 @@ class Settings:
         return {**asdict(self), **asdict(self.choices)}
 
 
-#: Options with an effect on :data:`GUIDED_METHODS` alone, and on LEMAE alone, with their defaults.
+#: Options with an effect on :data:`GUIDED_METHODS` alone, on LEMAE alone, and on what is paid for
+#: getting nearer alone, with their defaults.
 _OF_KEY_STATES: dict[str, Any] = {"reduce": 0.0, "distract": 0.0}
 _OF_LEMAE: dict[str, Any] = {
-    "beta": None,
     "shir": True,
     "planning": True,
     "subspace": "key",
     "relabeling": {},
     "memory": None,
     "rule": "degree",
+    "requery_after": None,
+    "max_requery": 1,
 }
+_OF_DISTANCES: dict[str, Any] = {"beta": None}
 
 
 def check_fields(given: Mapping[str, Any]) -> None:

@@ -13,10 +13,9 @@ from lemae.errors import ConfigError, StateError
 class Stagnation:
     """Notices that exploration has stopped finding anything.
 
-    After ``after`` episodes in a row without a new node and without success, :meth:`observe`
-    returns how often each key state was met. That, and nothing the agents cannot know, is what a
-    model may be told with the question. The first success ends the watch for good. Not in the
-    published method.
+    It has after ``after`` episodes in a row without a new node and without success. ``hits`` and
+    ``total``, and nothing the agents cannot know, are what a model may be told with the question.
+    The first success ends the watch for good. Not in the published method.
 
     Args:
         n_key_states: K.
@@ -24,8 +23,9 @@ class Stagnation:
         max_requery: questions at most.
 
     Attributes:
-        hits: int64 ``[K]``, episodes that met each key state.
-        episodes: since the last new node, question or restart.
+        hits: int64 ``[K]``, episodes that met each key state, of ``total``.
+        total: episodes since the start or the last question.
+        episodes: of those, the latest ones without a new node.
         queries: asked so far.
 
     Raises:
@@ -39,42 +39,44 @@ class Stagnation:
             raise ConfigError(f"max_requery is {max_requery}: give 0 or more questions")
         self.after = after
         self.max_requery = max_requery
-        self.hits = np.zeros(n_key_states, dtype=np.int64)
-        self.episodes = 0
-        self.queries = 0
+        self.episodes = self.total = self.queries = 0
         self._solved = False
+        self._begin(n_key_states)
 
-    def observe(self, order: Iterable[int], *, new: bool, success: bool) -> np.ndarray | None:
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to ask."""
+        if self._solved or self.after is None or self.queries >= self.max_requery:
+            return False
+        return self.episodes >= self.after
+
+    def observe(self, order: Iterable[int], *, new: bool, success: bool) -> None:
         """Count one episode.
 
         Args:
             order: of the key states that it met.
             new: what :meth:`lemae.ksmt.Memory.insert` returned.
             success: whether it succeeded.
-
-        Returns:
-            ``hits`` (a copy) if it is time to ask, else None.
         """
         self.hits[list(order)] += 1
-        self._solved = self._solved or success
+        self.total += 1
         self.episodes = 0 if new else self.episodes + 1
-        if self._solved or self.after is None or self.queries >= self.max_requery:
-            return None
-        if self.episodes < self.after:
-            return None
-        self.queries += 1
-        self.episodes = 0
-        return self.hits.copy()
+        self._solved = self._solved or success
 
-    def restart(self, n_key_states: int) -> None:
-        """Begin anew with other key states; the questions asked still count."""
+    def asked(self, n_key_states: int) -> None:
+        """A question was put: count it, and begin anew with the key states there are now."""
+        self.queries += 1
+        self._begin(n_key_states)
+
+    def _begin(self, n_key_states: int) -> None:
         self.hits = np.zeros(n_key_states, dtype=np.int64)
-        self.episodes = 0
+        self.episodes = self.total = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Counts so far."""
         return {
             "hits": self.hits.copy(),
+            "total": self.total,
             "episodes": self.episodes,
             "queries": self.queries,
             "solved": self._solved,
@@ -89,10 +91,11 @@ class Stagnation:
         hits = np.asarray(state["hits"]).astype(np.int64)
         if hits.shape != self.hits.shape:
             raise StateError(
-                f"the state counts {len(hits)} key states, this one {len(self.hits)}: restart it "
-                "with as many"
+                f"the state counts {len(hits)} key states, this one {len(self.hits)}: make it for "
+                "as many"
             )
         self.hits = hits
+        self.total = int(state["total"])
         self.episodes = int(state["episodes"])
         self.queries = int(state["queries"])
         self._solved = bool(state["solved"])

@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -22,10 +22,14 @@ from lemae.algos.qmix import QLearner, QSettings
 from lemae.algos.rollout import Collector, Episodes, Explorer, FixedEpsilon, VectorEnvLike
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, TaskError
 from lemae.explore import RandomActions
+from lemae.generation import requery
 from lemae.guidance import Guidance, load_key_states, shipped
 from lemae.key_states import KeyStateSet
 from lemae.labels import Labeler
 from lemae.settings import GUIDED_METHODS, OWN_METHODS, Settings, check_choice
+
+if TYPE_CHECKING:
+    from lemae.language_models import LLM
 
 __all__ = ["Settings", "build_learner", "load_policy", "make_env", "train"]
 
@@ -41,6 +45,7 @@ def train(
     settings: Settings,
     out: str | Path | None = None,
     *,
+    llm: LLM | None = None,
     checkpoint_every_s: float | None = 60.0,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
@@ -59,6 +64,8 @@ def train(
       share of the latter time for labels, memory, rewards and explorer.
     - ``key_states``: their names; ``failure``: None, or why there are none and the base
       algorithm was trained instead.
+    - ``requeries``: per question for further key states ``step``, ``episodes`` since the question
+      before, ``hits`` among them by name, and the names that are ``new``.
     - ``hits``: with LEMAE, per key state ``episodes`` that met it, and ``first_step``.
     - ``inputs``: SHA-256 of the key states and of a baseline's file, by setting.
     - ``tree_before``, ``tree``: the memory when exploration ended, before pruning, and at the
@@ -74,6 +81,8 @@ def train(
             checkpoint until the run is finished. A finished run of the same settings is read back
             and not repeated; an interrupted one goes on from its checkpoint to the same results,
             bit for bit.
+        llm: a client, such as :class:`lemae.language_models.OpenAIChat`, for the setting
+            ``requery_after``.
         checkpoint_every_s: seconds between checkpoints, which are written after a rollout; None for
             none. One holds the replay, if any.
         tensorboard: write event files to ``out`` too.
@@ -82,7 +91,9 @@ def train(
         What is listed above, by name.
 
     Raises:
-        ConfigError: if a setting is unknown, or ``out`` holds a run with other settings.
+        ConfigError: if a setting is unknown, ``out`` holds a run with other settings, or there is
+            no model to be asked.
+        LLMError: if the model's service failed; the run goes on from its checkpoint.
         KeyStateError: without usable key states, if ``on_failure`` is ``"raise"``.
         MissingExtraError: without TensorBoard, if that was asked for.
         StateError: if key states or a baseline's file are not those of the run in ``out``.
@@ -97,7 +108,7 @@ def train(
     if folder is not None and (done := runs.finished(folder, settings.as_dict())) is not None:
         runs.check_inputs(folder, done.get("inputs", {}), inputs(settings))
         return done
-    run = _Run(settings)
+    run = _Run(settings, llm)
     checkpoint = log = None
     if folder is not None:
         checkpoint = runs.Checkpoint(folder, settings.as_dict(), run.inputs, checkpoint_every_s)
@@ -105,8 +116,10 @@ def train(
             run.load_state_dict(state)
         log = checkpoint.open_log(run.steps, tensorboard=tensorboard)
     while not run.is_finished():
+        asked = len(run.requeries)
         run.iterate(log)
-        if checkpoint is not None and checkpoint.is_due():
+        # What was paid for is kept at once.
+        if checkpoint is not None and (checkpoint.is_due() or len(run.requeries) > asked):
             checkpoint.save(run.state_dict())
     results, arrays = run.results(), run.arrays()
     if log is not None and checkpoint is not None:
@@ -278,9 +291,12 @@ def _policy(learner: Learner) -> Any:
 class _Run:
     """Everything that changes while a run goes on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, llm: LLM | None = None) -> None:
         check_choice("method", settings.method, (*OWN_METHODS, *baselines.names()))
+        self.llm = llm
         self.env = make_env(settings, settings.num_envs)
+        if settings.requery_after is not None:
+            self._check_question(settings.requery_after)
         self.key_states, self.failure = self._load_key_states(settings)
         self.inputs = inputs(settings)
         if self.failure is not None:
@@ -294,17 +310,17 @@ class _Run:
             )
         seed = number(Purpose.BASELINE, settings.seed)
         if settings.method not in OWN_METHODS:
+            options = settings.baseline
+            if settings.method == "her":
+                options = {"beta": settings.choices.beta, **options}
             self.baseline = baselines.create(
-                settings.method, self.env, self.key_states, seed=seed, **settings.baseline
+                settings.method, self.env, self.key_states, seed=seed, **options
             )
         if settings.count_bonus:
             self.count_bonus = baselines.create(
                 "count", self.env, seed=seed, scale=settings.count_bonus, until_success=True
             )
-        labeler = None
-        if self.key_states is not None:
-            labeler = Labeler(self.key_states, settings.num_envs)
-        self.collector = Collector(self.env, labeler)
+        self.collector = Collector(self.env, self._labeler())
         self.visits = _Visits(self.env)
         self.counts = dict.fromkeys(
             ("rollouts", "steps", "episodes", "successes", "broken_rollouts"), 0
@@ -313,6 +329,7 @@ class _Run:
         self.first_success_step: int | None = None
         self.wins: deque[bool] = deque(maxlen=WINDOW)
         self.curve: list[dict[str, Any]] = []
+        self.requeries: list[dict[str, Any]] = []
         self.example: Episodes | None = None
         self._evaluation_env: Any = None
 
@@ -331,6 +348,23 @@ class _Run:
                 stacklevel=4,
             )
             return None, str(error)
+
+    def _check_question(self, after: int) -> None:
+        if self.llm is None:
+            raise ConfigError(
+                f"requery_after is {after}, and there is no model to be asked: give train() one as "
+                "llm=, or leave it out"
+            )
+        if getattr(self.env, "task_spec", None) is None:
+            raise TaskError(
+                f"requery_after is {after}, and the environment has no task_spec to be told to a "
+                "model: give it one, or leave it out"
+            )
+
+    def _labeler(self) -> Labeler | None:
+        if self.key_states is None:
+            return None
+        return Labeler(self.key_states, self.settings.num_envs)
 
     @property
     def steps(self) -> int:
@@ -376,6 +410,8 @@ class _Run:
         self.times["trained_s"] += time.perf_counter() - start
         if log is not None and len(episodes):
             self._log(log, episodes, losses)
+        if self.guidance is not None and self.guidance.stagnation.is_due:
+            self._requery(self.guidance, log)
         if self.is_finished() or self._is_time_to_evaluate(before):
             self._evaluate(log)
         self.times["seconds"] += time.perf_counter() - start
@@ -424,6 +460,35 @@ class _Run:
             self.learner.observe(episodes)
             return self.learner.update(self._rewards)
         return self.learner.update(episodes, self._rewards(episodes))
+
+    def _requery(self, guidance: Guidance, log: RunFolder | None) -> None:
+        """Have further key states named by what the old ones have met."""
+        watch, known = guidance.stagnation, guidance.key_states
+        made = requery(
+            self.env.task_spec,
+            cast("LLM", self.llm),
+            self.env,
+            known,
+            watch.hits,
+            watch.total,
+            seed=self.settings.seed,
+            out=None if log is None else log.path / f"requery-{watch.queries + 1}",
+        )
+        self.requeries.append(
+            {
+                "step": self.steps,
+                "episodes": watch.total,
+                "hits": dict(zip(known.names, watch.hits.tolist(), strict=True)),
+                "new": list(made.names[len(known) :]),
+            }
+        )
+        guidance.extend(made)
+        watch.asked(len(made))
+        self._take_key_states(made)
+
+    def _take_key_states(self, key_states: KeyStateSet) -> None:
+        self.key_states = key_states
+        self.collector.labeler = self._labeler()
 
     def _rewards(self, episodes: Episodes) -> np.ndarray:
         """What episodes, new or replayed, pay by what is known now; float64 ``[T, B]``."""
@@ -484,6 +549,7 @@ class _Run:
             "failure": self.failure,
             "inputs": self.inputs,
             "curve": self.curve,
+            "requeries": self.requeries,
             **(nothing if self.guidance is None else self.guidance.results()),
         }
 
@@ -522,13 +588,15 @@ class _Run:
         self.collector.labeling_s, self.collector.aborted = state["collector"]
         for name, part in self._parts().items():
             part.load_state_dict(state["parts"][name])
+        if self.guidance is not None:
+            self._take_key_states(self.guidance.key_states)
 
     def _parts(self) -> dict[str, Any]:
         names = ("learner", "guidance", "baseline", "count_bonus", "visits")
         return {name: part for name in names if (part := getattr(self, name)) is not None}
 
 
-_PLAIN = ("counts", "times", "first_success_step", "curve")
+_PLAIN = ("counts", "times", "first_success_step", "curve", "requeries")
 
 
 class _Visits:
