@@ -220,7 +220,8 @@ def test_wrong_calls_say_what_to_do():
         labeler.step(np.zeros((2, 1)))
     with pytest.raises(ShapeError, match=r"\[2, d\]"):
         labeler.reset(np.zeros((3, 1)))
-    with pytest.raises(ConfigError, match=r"mask of copies has shape \(3,\): give \(2,\)"):
-        labeler.reset(np.zeros((2, 1)), envs=[True, True, False])
-    with pytest.raises(ConfigError, match="there are 0 to 1"):
+    for envs in ([True, True, False], [0.5]):
+        with pytest.raises(ConfigError, match="a list of numbers, or a bool for each of the 2"):
+            labeler.reset(np.zeros((2, 1)), envs=envs)
+    with pytest.raises(ConfigError, match="the copies are 0 to 1"):
         labeler.reset(np.zeros((2, 1)), envs=[2])

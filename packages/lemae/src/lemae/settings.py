@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from lemae._suggest import suggest
 from lemae.errors import ConfigError
 from lemae.explore import RuleName
 
@@ -343,7 +343,4 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """
     known = list(choices)
     if value not in known:
-        words = [str(choice) for choice in known]
-        near = difflib.get_close_matches(str(value), words, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(words)}"
-        raise ConfigError(f"{name} is {value!r}: {hint}")
+        raise ConfigError(f"{name} is {value!r}: {suggest(value, known)}")

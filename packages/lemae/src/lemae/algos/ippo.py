@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,9 +15,8 @@ from lemae._seeds import Purpose, generator, number
 from lemae.algos.networks import OneHot, Perceptrons
 from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError, ShapeError
+from lemae.settings import RandomActionTreatment, check_choice
 
-RandomActionTreatment = Literal["mask", "mixture", "ignore"]
-_TREATMENTS = ("mask", "mixture", "ignore")
 _NEVER = -1e9  # logit of an action that cannot be taken; minus infinity has no entropy
 
 
@@ -78,10 +77,7 @@ class IPPOSettings:
         for name in ("gamma", "gae_lambda", "imitate_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")
-        if self.random_actions not in _TREATMENTS:
-            raise ConfigError(
-                f"random_actions is {self.random_actions!r}: choose from {', '.join(_TREATMENTS)}"
-            )
+        check_choice("random_actions", self.random_actions, get_args(RandomActionTreatment))
 
 
 def advantages(

@@ -6,13 +6,13 @@ learner of its own, :class:`CMAE`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lemae._suggest import suggest
 from lemae.errors import ConfigError
 from lemae.task import TaskSpec
 
@@ -192,20 +192,13 @@ def create(name: str, env: Any, key_states: Any = None, *, seed: int = 0, **opti
         ConfigError: if the name or an option is unknown, or something that it needs is missing.
     """
     if name not in BASELINES:
-        raise ConfigError(f"there is no baseline {name!r}: {_suggest(name, names())}")
+        raise ConfigError(f"there is no baseline {name!r}: {suggest(name, names())}")
     baseline = BASELINES[name]
     known = baseline.options()
     for option in options:
         if option not in known:
-            raise ConfigError(f"{name!r} has no option {option!r}: {_suggest(option, known)}")
+            raise ConfigError(f"{name!r} has no option {option!r}: {suggest(option, known)}")
     return baseline.build(_load(baseline.home), env, key_states, seed, **options)
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"choose from {', '.join(known)}" if known else "it takes none"
 
 
 def _load(name: str) -> Any:

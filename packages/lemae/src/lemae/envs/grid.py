@@ -19,6 +19,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from lemae._copies import checked_actions, to_reset
 from lemae.envs.drawing import render
 from lemae.envs.maps import GridMap
 from lemae.errors import ConfigError, ShapeError, StateError
@@ -26,6 +27,7 @@ from lemae.task import TaskSpec
 
 Array = NDArray[Any]
 
+_ACTIONS = "0 up, 1 down, 2 left or 3 right"
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 10}
 
 
@@ -151,7 +153,7 @@ class GridVectorEnv(VectorEnv[Array, Array, Array], ABC):
             ConfigError: for a bad seed, copies that do not exist, unknown options, or a first reset
                 that leaves copies out.
         """
-        copies = self._copies(_reset_mask(options, envs))
+        copies = to_reset(envs, self.num_envs, started=self._started, options=options)
         self._seed(seed)
         self._begin(copies, self._start_cells(len(copies)), self._start_mode)
         return self._state(), {"success": self._succeeded()}
@@ -172,7 +174,7 @@ class GridVectorEnv(VectorEnv[Array, Array, Array], ABC):
             ShapeError: for states of another shape.
             ConfigError: for states that cannot be, or in which the task is done already.
         """
-        copies = self._copies(envs)
+        copies = to_reset(envs, self.num_envs, started=self._started)
         cells, mode = self._decode(states, len(copies))
         if self._done(cells, mode).any():
             raise ConfigError("states hold one in which the task is done: episodes start before")
@@ -200,7 +202,9 @@ class GridVectorEnv(VectorEnv[Array, Array, Array], ABC):
         if not self._started:
             raise ConfigError("no episode has been started: call reset() first")
         active = ~self._ended
-        self._move(self._steps_of.take(self._checked(actions).T) * active)
+        shape = (self.num_envs, self.n_agents)
+        chosen = checked_actions(actions, shape, self.n_actions, _ACTIONS)
+        self._move(self._steps_of.take(chosen.T) * active)
         self._elapsed += active
         success = self._succeeded()
         truncated = (self._elapsed >= self.episode_limit) & ~success
@@ -363,41 +367,6 @@ class GridVectorEnv(VectorEnv[Array, Array, Array], ABC):
             )
         return cells, mode
 
-    def _checked(self, actions: ArrayLike) -> Array:
-        chosen = np.asarray(actions)
-        shape = (self.num_envs, self.n_agents)
-        if chosen.shape != shape:
-            raise ShapeError(
-                f"actions have shape {chosen.shape}: give one per copy and agent, {shape}"
-            )
-        if chosen.dtype.kind not in "iu":
-            raise ConfigError(f"actions have type {chosen.dtype}: give whole numbers")
-        if chosen.min() < 0 or chosen.max() >= self.n_actions:
-            bad = chosen[(chosen < 0) | (chosen >= self.n_actions)][0]
-            raise ConfigError(f"actions hold {bad}: give 0 up, 1 down, 2 left or 3 right")
-        return chosen
-
-    def _copies(self, envs: ArrayLike | None) -> Array:
-        """Numbers of the copies meant by ``envs``."""
-        if envs is None:
-            return np.arange(self.num_envs)
-        given = np.asarray(envs)
-        given = given if given.size else given.astype(np.int64)  # [] is of floats to NumPy
-        if given.dtype == bool and given.shape == (self.num_envs,):
-            copies = np.flatnonzero(given)
-        elif given.dtype.kind in "iu" and given.ndim == 1:
-            copies = given
-        else:
-            raise ConfigError(
-                f"envs have shape {given.shape} and type {given.dtype}: give a list of numbers, or "
-                f"a bool for each of the {self.num_envs} copies"
-            )
-        if len(copies) and not 0 <= copies.min() <= copies.max() < self.num_envs:
-            raise ConfigError(f"envs are {given.tolist()}: the copies are 0 to {self.num_envs - 1}")
-        if not self._started and len(np.unique(copies)) < self.num_envs:
-            raise ConfigError("no copy has been started: reset all of them first")
-        return copies
-
     def _seed(self, seed: int | None) -> None:
         if seed is not None:
             seed = whole("seed", seed, lowest=0)
@@ -429,14 +398,3 @@ def checked_render_mode(render_mode: str | None) -> str | None:
     if render_mode not in (None, *METADATA["render_modes"]):  # type: ignore[misc]
         raise ConfigError(f'render_mode is {render_mode!r}: give None or "rgb_array"')
     return render_mode
-
-
-def _reset_mask(options: Mapping[str, Any] | None, envs: ArrayLike | None) -> ArrayLike | None:
-    if not options:
-        return envs
-    if envs is not None or set(options) != {"reset_mask"}:
-        raise ConfigError(
-            f'options are {sorted(options)}: give {{"reset_mask": mask}}, or envs instead'
-        )
-    mask: ArrayLike = options["reset_mask"]
-    return mask

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
+from lemae._suggest import suggest
 from lemae.envs import tasks
 from lemae.envs.doors import DoorsEnv
 from lemae.envs.grid import Blueprint, GridVectorEnv
@@ -76,7 +76,7 @@ def make(
         [[3.0, 4.0, 3.0, 2.0, 0.0], [3.0, 2.0, 1.0, 2.0, 0.0]]
     """
     if name not in _TASKS:
-        raise TaskError(f"there is no grid task {name!r}: {_suggest(name, _TASKS)}")
+        raise TaskError(f"there is no grid task {name!r}: {suggest(name, _TASKS)}")
     build, rules, n_agents = _TASKS[name]
     known = [
         parameter.name
@@ -85,7 +85,7 @@ def make(
     ]
     for option in options:
         if option not in known:
-            raise ConfigError(f"{name} has no option {option!r}: {_suggest(option, known)}")
+            raise ConfigError(f"{name} has no option {option!r}: {suggest(option, known)}")
     blueprint = build(name, n_agents, **options)
     return rules(blueprint, num_envs, autoreset=autoreset, seed=seed, render_mode=render_mode)
 
@@ -110,9 +110,3 @@ def register() -> None:
                 vector_entry_point="lemae.envs.registry:make",
                 kwargs={"name": name},
             )
-
-
-def _suggest(given: Any, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(str(given).lower(), known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"

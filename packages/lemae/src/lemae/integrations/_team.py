@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from lemae._copies import selected
-from lemae.errors import ConfigError, ShapeError, StateError, TaskError
+from lemae._copies import checked_actions, to_reset
+from lemae.errors import ConfigError, StateError, TaskError
 from lemae.task import TaskSpec
 
 Array = NDArray[Any]
@@ -122,17 +122,9 @@ class TeamVectorEnv(VectorEnv[Array, Array, Array], ABC):
             ConfigError: for a bad seed, copies that do not exist, unknown options, or a first reset
                 that leaves copies out.
         """
-        if options:
-            if envs is not None or set(options) != {"reset_mask"}:
-                raise ConfigError(
-                    f'options are {sorted(options)}: give {{"reset_mask": mask}}, or envs instead'
-                )
-            envs = options["reset_mask"]
         if seed is not None and not (isinstance(seed, int | np.integer) and seed >= 0):
             raise ConfigError(f"seed is {seed!r}: give a whole number, not negative, or None")
-        copies = selected(envs, self.num_envs)
-        if not self._started and len(np.unique(copies)) < self.num_envs:
-            raise ConfigError("no copy has been started: reset all of them first")
+        copies = to_reset(envs, self.num_envs, started=self._started, options=options)
         self._begin(copies, None if seed is None else int(seed))
         for array in (self._elapsed, self._terminated, self._truncated, self._success):
             array[copies] = 0
@@ -158,7 +150,8 @@ class TeamVectorEnv(VectorEnv[Array, Array, Array], ABC):
         """
         self._check_started()
         active = ~(self._terminated | self._truncated)
-        outcome = self._advance(self._checked(actions), active)
+        shape = (self.num_envs, self.n_agents)
+        outcome = self._advance(checked_actions(actions, shape, self.n_actions), active)
         self._elapsed += active
         aborted = active & outcome.aborted
         self._terminated |= active & outcome.terminated & ~aborted
@@ -253,17 +246,3 @@ class TeamVectorEnv(VectorEnv[Array, Array, Array], ABC):
     def _check_started(self) -> None:
         if not self._started:
             raise ConfigError("no episode has been started: call reset() first")
-
-    def _checked(self, actions: ArrayLike) -> Array:
-        chosen = np.asarray(actions)
-        shape = (self.num_envs, self.n_agents)
-        if chosen.shape != shape:
-            raise ShapeError(
-                f"actions have shape {chosen.shape}: give one per copy and agent, {shape}"
-            )
-        if chosen.dtype.kind not in "iu":
-            raise ConfigError(f"actions have type {chosen.dtype}: give whole numbers")
-        if chosen.min() < 0 or chosen.max() >= self.n_actions:
-            bad = chosen[(chosen < 0) | (chosen >= self.n_actions)][0]
-            raise ConfigError(f"actions hold {bad}: give 0 to {self.n_actions - 1}")
-        return chosen

@@ -11,7 +11,6 @@ the folder that the environment variable ``JAX_COMPILATION_CACHE_DIR`` names.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 import sys
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lemae._suggest import suggest
 from lemae.errors import ConfigError, MissingExtraError, TaskError
 from lemae.integrations._team import Array, Outcome, TeamVectorEnv
 from lemae.task import StateEntry, TaskSpec
@@ -58,7 +58,6 @@ _MOVES = (
 )
 _NOISE = 2  # of starts, in each coordinate
 _DEAD = "0 if dead"
-_TYPE = "number of its bit; also once dead"
 
 
 class _View(NamedTuple):
@@ -177,9 +176,7 @@ class SmaxVectorEnv(TeamVectorEnv):
         episode_limit: int = 100,
     ) -> None:
         if name not in names():
-            near = difflib.get_close_matches(name, names(), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {names()}"
-            raise TaskError(f"SMAX has no scenario {name!r}: {hint}")
+            raise TaskError(f"SMAX has no scenario {name!r}: {suggest(name, names())}")
         self._game = _compiled(name)
         rules = self._game.rules
         super().__init__(
