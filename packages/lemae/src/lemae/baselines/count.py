@@ -13,6 +13,12 @@ from lemae.baselines.novelty import NoveltyBonus
 from lemae.errors import ConfigError, ShapeError, StateError
 from lemae.task import TaskSpec
 
+#: Cells of whole states beyond which hardly any would come twice.
+MAX_CELLS = 10**9
+
+# The unit that an entry belongs to: "agent 0 x", "ally 0 health", "enemy_relative_x_0".
+_OWNER = re.compile(r"(agent|ally|enemy)[ _](?:[a-z_]+_)?(\d+)(?![a-z\d])")
+
 
 class CountBonus(NoveltyBonus):
     """Pays ``scale / sqrt(n)`` for a state in whose cell n states were.
@@ -70,19 +76,30 @@ class CountBonus(NoveltyBonus):
         """A bonus with cells that suit a task.
 
         Args:
-            task: where several agents have entries named ``agent <number> ...``, each agent is a
-                group of its own, with the entries that are of no agent.
+            task: where entries are named after units, such as ``agent 0 x``, ``ally 0 x`` or
+                ``enemy_health_0``, each unit is a group of its own, with the entries that are
+                nobody's. Otherwise whole states are counted.
             bins: cells per index that is not a whole number, between its bounds.
             options: of the bonus, in place of these.
 
         Raises:
-            ConfigError: if ``bins`` is not positive.
+            ConfigError: if ``bins`` is not positive, or there are too many whole states to count.
         """
         if bins < 1:
             raise ConfigError(f"bins is {bins}: give at least 1")
-        spans = np.maximum(task.highs - task.lows, np.finfo(np.float64).tiny)
-        width = np.where(task.integers, 1.0, spans / bins)
-        return cls(task.d, **{"groups": groups_by_agent(task), "width": width, **options})
+        ranges = task.highs - task.lows
+        spans = np.maximum(ranges, np.finfo(np.float64).tiny)
+        groups, width = groups_by_unit(task), np.where(task.integers, 1.0, spans / bins)
+        options = {"groups": groups, "width": width, **options}
+        made = cls(task.d, **options)
+        cells = np.maximum(ranges / made.width + task.integers, 1)
+        if options["groups"] is None and np.log(cells).sum() > np.log(MAX_CELLS):
+            raise ConfigError(
+                f"the state of {task.name!r} has about 10^{np.log10(cells).sum():.0f} cells, so "
+                "that hardly any would come twice, and the names of its entries tell no units "
+                "apart: name them such as 'agent 0 x' or 'ally 0 x', or give groups of indices"
+            )
+        return made
 
     def counts(self, states: np.ndarray) -> np.ndarray:
         """How many states were in the cells of these.
@@ -159,13 +176,13 @@ def _find(codes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return places, known
 
 
-def groups_by_agent(task: TaskSpec) -> tuple[tuple[int, ...], ...] | None:
-    """Per agent the indices that are its own or nobody's; None if no entry is an agent's."""
-    owners = [re.match(r"agent (\d+) ", entry.name) for entry in task.state]
-    agents = sorted({int(owner[1]) for owner in owners if owner})
-    if not agents:
+def groups_by_unit(task: TaskSpec) -> tuple[tuple[int, ...], ...] | None:
+    """Per unit the indices that are its own or nobody's; None if no entry is a unit's."""
+    found = [_OWNER.match(entry.name) for entry in task.state]
+    owners = [None if match is None else (match[1], int(match[2])) for match in found]
+    units = sorted({owner for owner in owners if owner is not None})
+    if not units:
         return None
     return tuple(
-        tuple(i for i, owner in enumerate(owners) if not owner or int(owner[1]) == agent)
-        for agent in agents
+        tuple(i for i, owner in enumerate(owners) if owner in (None, unit)) for unit in units
     )
