@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from lemae.algos.rollout import Collector
+from lemae.baselines import create
 from lemae.envs import make
 from lemae.errors import ConfigError, TaskError
 from lemae.integrations.pettingzoo import wrap
@@ -208,6 +209,49 @@ def test_seeds_and_closing():
     assert second == [second[0], None, second[0]]
     env.close()
     assert all(copy.closed for copy in copies)
+
+
+def test_what_the_spaces_tell():
+    env = wrap(Odd(), episode_limit=9, success=there, description="Count to three.")
+    task = env.task_spec
+    assert (task.name, task.description, task.episode_limit) == ("Odd", "Count to three.", 9)
+    assert [entry.name for entry in task.state] == [
+        *(f"a observation {i}" for i in range(3)),
+        "b observation 0",
+    ]
+    assert task.integers.tolist() == [True, True, True, False]  # one of three bits; a real number
+    assert (task.lows.tolist(), task.highs.tolist()) == ([0] * 4, [1, 1, 1, 3])
+    assert (task.n_agents, task.actions) == (2, ("action 0", "action 1", "action 2"))
+    assert create("rnd", env).novelty(env.reset()[0]).shape == (1,)
+    untold = wrap(Odd(), episode_limit=9, success=there).task_spec
+    assert replace(task, description="") == untold
+
+
+def test_what_the_spaces_do_not_tell():
+    endless = Odd(masked=False)
+    endless.observation_space = lambda agent: spaces.Box(0, np.inf, (1, 1))
+    endless.see = lambda agents: {agent: np.zeros((1, 1), np.float32) for agent in agents}
+    own = {"state": lambda odd: [odd.count]}  # of what range, nobody knows
+    for env, options in ((endless, {}), (Odd(), own)):
+        assert wrap(env, episode_limit=9, **options).task_spec is None
+        with pytest.raises(TaskError, match=r"no bounds that the spaces tell.*give task_spec="):
+            wrap(env, episode_limit=9, description="Count.", **options)
+    with pytest.raises(ConfigError, match="the latter has its own"):
+        wrap(Odd(), episode_limit=9, description="Count.", task_spec=make("pass").task_spec)
+
+
+def test_a_state_space_tells_of_the_state():
+    class Counted(Odd):
+        state_space = spaces.Box(0, 9, (1, 2), np.int64)
+
+        def state(self):
+            return np.array([[self.count, self.t]])
+
+    task = wrap(Counted(), episode_limit=9, success=there).task_spec
+    assert [(entry.name, entry.high, entry.integer) for entry in task.state] == [
+        ("state 0", 9, True),
+        ("state 1", 9, True),
+    ]
 
 
 def test_with_the_collector():

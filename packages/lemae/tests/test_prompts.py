@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from lemae import envs
 from lemae._source import POLICY
 from lemae.envs.registry import names
 from lemae.envs.tasks import EPISODE_LIMIT
+from lemae.errors import TaskError
 from lemae.prompts import SCHEMA, first, repair, rethink, stagnation
 from lemae.task import StateEntry, TaskSpec
 
@@ -123,6 +125,11 @@ def test_the_repair_keeps_what_is_good_and_asks_for_the_rest():
     unread = repair(["no JSON"], [], [], 1, 4)
     assert "leave them out" not in unread
     assert "in their place" not in unread
+
+
+def test_a_model_has_to_be_told_the_goal():
+    with pytest.raises(TaskError, match=r"has no description.*say them in plain words"):
+        first(replace(TASK, description=" "))
 
 
 def test_stagnation_tells_hits_and_nothing_else():

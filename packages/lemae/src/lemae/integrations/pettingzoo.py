@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 
 from lemae._success import by_reward
-from lemae.errors import ConfigError
+from lemae.errors import ConfigError, TaskError
 from lemae.integrations._team import Array, Outcome, TeamVectorEnv
-from lemae.task import TaskSpec
+from lemae.task import StateEntry, TaskSpec
 
 #: From the state ``[d]`` after a step, its rewards and its infos, by agent, to whether the goal is
 #: reached.
@@ -68,7 +68,10 @@ class ParallelVectorEnv(TeamVectorEnv):
             team in the step that terminates the episode. Where rewards are also positive in other
             steps, give a function.
         team_reward: ``"mean"`` or ``"sum"`` of the rewards of the agents that acted.
-        task_spec: what anyone is told about the task.
+        task_spec: what anyone is told about the task; None makes one out of the spaces, where they
+            have bounds and the state is the environment's own or joined.
+        description: goal and rules in plain words, for the ``task_spec`` that is made. A language
+            model has to be told them; baselines do without.
 
     Attributes:
         copies: as given.
@@ -77,7 +80,7 @@ class ParallelVectorEnv(TeamVectorEnv):
     Raises:
         ConfigError: if there is no copy, nobody knows the episode limit, or actions are not
             discrete.
-        TaskError: if ``task_spec`` is of another task.
+        TaskError: if ``task_spec`` is of another task, or there is a description and no bounds.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class ParallelVectorEnv(TeamVectorEnv):
         success: Success | None = None,
         team_reward: Literal["mean", "sum"] = "mean",
         task_spec: TaskSpec | None = None,
+        description: str = "",
     ) -> None:
         if not copies:
             raise ConfigError("copies is empty: give at least one environment")
@@ -103,15 +107,54 @@ class ParallelVectorEnv(TeamVectorEnv):
         self._acted = [_discrete(first, who) for who in self.possible_agents]
         observations, _ = first.reset()
         self._state_of = state or (_own_state if _has_state(first) else None)
+        limit = _limit(first) if episode_limit is None else episode_limit
+        if task_spec is None:
+            task_spec = self._described(first, limit, description, of_state=state is None)
+        elif description:
+            raise ConfigError("description and task_spec are given: the latter has its own")
         super().__init__(
             len(copies),
             len(self.possible_agents),
             max(int(space.n) for space in self._acted),
             len(self._global_state(first, self._flat(observations))),
             max(spaces.flatdim(space) for space in self._seen),
-            _limit(first) if episode_limit is None else episode_limit,
+            limit,
             task_spec,
         )
+
+    def _described(
+        self, env: ParallelEnv, limit: int, description: str, *, of_state: bool
+    ) -> TaskSpec | None:
+        """What the spaces tell of the task; None if they do not tell the range of each number."""
+        entries = self._entries(env) if of_state else None
+        if entries is None:
+            if description:
+                raise TaskError(
+                    "there is a description, and the state has no bounds that the spaces tell: "
+                    "give task_spec=, with the range of each number"
+                )
+            return None
+        return TaskSpec(
+            name=str(getattr(env, "metadata", {}).get("name", type(env).__name__)),
+            description=description,
+            configuration="",
+            state=tuple(entries),
+            n_agents=len(self.possible_agents),
+            actions=tuple(f"action {i}" for i in range(max(int(one.n) for one in self._acted))),
+            episode_limit=limit,
+        )
+
+    def _entries(self, env: ParallelEnv) -> list[StateEntry] | None:
+        if self._state_of is not None:
+            space = getattr(env, "state_space", None)
+            return None if space is None else _entries("state", space)
+        parts = [
+            _entries(f"{who} observation", space, or_zero=True)
+            for who, space in zip(self.possible_agents, self._seen, strict=True)
+        ]
+        if any(part is None for part in parts):
+            return None
+        return [entry for part in parts if part is not None for entry in part]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close all copies; called by ``close()``."""
@@ -199,6 +242,27 @@ def wrap(copies: ParallelEnv | Sequence[ParallelEnv], **options: Any) -> Paralle
         (4, 54)
     """
     return ParallelVectorEnv(copies if isinstance(copies, Sequence) else [copies], **options)
+
+
+def _entries(name: str, space: Any, *, or_zero: bool = False) -> list[StateEntry] | None:
+    """The numbers of a space, flattened; None if one has no bounds.
+
+    Args:
+        name: of the whole; its numbers are numbered.
+        space: of Gymnasium.
+        or_zero: zeros stand for whoever has left.
+    """
+    flat = spaces.flatten_space(space)
+    if not (isinstance(flat, spaces.Box) and flat.is_bounded()):
+        return None
+    lows, highs = flat.low.reshape(-1).tolist(), flat.high.reshape(-1).tolist()
+    if or_zero:
+        lows, highs = [min(low, 0) for low in lows], [max(high, 0) for high in highs]
+    whole = not np.issubdtype(flat.dtype, np.floating)
+    return [
+        StateEntry(f"{name} {i}", low, high, integer=whole)
+        for i, (low, high) in enumerate(zip(lows, highs, strict=True))
+    ]
 
 
 def _is_masked(observation: Any) -> bool:

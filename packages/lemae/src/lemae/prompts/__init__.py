@@ -12,6 +12,7 @@ from string import Template
 
 from lemae._codegen import Message
 from lemae._source import POLICY
+from lemae.errors import TaskError
 from lemae.task import TaskSpec
 
 _TEXT = {"type": "string"}
@@ -44,8 +45,16 @@ def first(task: TaskSpec, *, max_key_states: int = 4) -> list[Message]:
         The system's message (role, description, layout of the state, rules, form of the answer)
         and the user's (this map, its agents, actions and length of an episode).
 
+    Raises:
+        TaskError: if the task has no description.
+
     Reference: arXiv 2410.02511, the prompt's two parts; the wording is ours.
     """
+    if not task.description.strip():
+        raise TaskError(
+            f"the task {task.name!r} has no description, and a model has to know the goal and the "
+            "rules: say them in plain words, as description= of the TaskSpec or of wrap()"
+        )
     several = task.n_agents > 1
     system = [
         _fill("role", team="a team of agents" if several else "an agent"),
