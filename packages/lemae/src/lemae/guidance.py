@@ -178,7 +178,9 @@ def _scale(task: TaskSpec | None) -> np.ndarray | None:
     if task is None or task.integers.all():
         return None
     widths = np.subtract(task.highs, task.lows, dtype=np.float64)
-    return np.divide(1.0, widths, out=np.zeros_like(widths), where=widths > 0)
+    scale = np.zeros(len(widths))
+    np.divide(1.0, widths, out=scale, where=widths > 0)
+    return scale
 
 
 def shipped(settings: Settings, env: Any) -> KeyStateSet:
