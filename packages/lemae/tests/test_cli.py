@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from lemae import KeyStateSet
+
 GOOD = '''
 def is_door_open(state):
     """The door is open while agent 0 is on the left."""
@@ -41,6 +43,12 @@ def without_matplotlib(folder):
     """Makes ``import matplotlib`` fail in a process that gets these variables."""
     (folder / "matplotlib.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
     return {"PYTHONPATH": str(folder)}
+
+
+@pytest.fixture
+def key_states(tmp_path):
+    """A saved folder, which is not checked again."""
+    return KeyStateSet.from_source(GOOD, 5).save(tmp_path / "set")
 
 
 def test_help_does_not_load_torch():
@@ -111,10 +119,11 @@ def test_dry_run_asks_nobody(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_train_is_resumable_and_reported(tmp_path):
+def test_train_is_resumable_and_reported(tmp_path, key_states):
     pytest.importorskip("matplotlib")
     arguments = ["train", "--task", "pass", "--option", "size=10", "--method", "lemae,plain"]
     arguments += ["--seeds", "0,1", "--steps", 4800, "--out", tmp_path]
+    arguments += ["--key-states", key_states]
     rows = json.loads(run(*arguments, "--json").stdout)
     assert {row["method"] for row in rows} == {"lemae-ippo", "plain-ippo"}
     assert all(row["seeds"] == [0, 1] for row in rows)
@@ -147,11 +156,11 @@ def test_without_pictures_a_training_has_succeeded_all_the_same(tmp_path):
     assert 'pip install "lemae[report]"' in done.stderr
 
 
-def test_every_setting_can_be_set(tmp_path):
+def test_every_setting_can_be_set(tmp_path, key_states):
     given = {"shir": False, "planning": False, "rule": "leaf", "eps_low": 0.1, "explore_until": 2}
     given |= {"learner": {"hidden": 8}, "random_actions": "ignore", "evaluate_every": 800}
     more = [text for name in given for text in ("--set", f"{name}={json.dumps(given[name])}")]
-    run(*SHORT, *more, "--out", tmp_path)
+    run(*SHORT, *more, "--key-states", key_states, "--out", tmp_path)
     (path,) = tmp_path.rglob("summary.json")
     settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
     assert {name: settings[name] for name in given} == given
