@@ -1,0 +1,175 @@
+"""How soon is the first success, and is the task won in the end? True tasks, seed by seed.
+
+    python bench_learning.py pass large-pass [--rows lemae,plain] [--jobs 2] [--work DIR] [--json]
+
+A run ends when the last 100 training episodes were all won, or when its steps are used up; then the
+sampled and the greedy policy play 100 episodes each. No seed is left out: one without a success
+counts with all its steps. Finished runs in the work folder are kept, others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lemae import sweep
+from lemae._kit import RunFolder, paired_difference, summarize
+from lemae.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+
+#: Given to every method alike.
+AIDS: dict[str, Any] = {"sticky": 6.0, "self_imitation": 0.3, "learner": {"epochs": 12}}
+LEMAE = {"method": "lemae", **AIDS, "rule": "leaf"}
+PLAIN = {"method": "plain", **AIDS}
+#: What is left of the aids where values are learned: these replay successes anyway.
+STICKY = {"algo": "qmix", "sticky": 6.0}
+ROWS: dict[str, dict[str, Any]] = {
+    "lemae": LEMAE,
+    "lemae-published": {"method": "lemae"},
+    "plain": PLAIN,
+    "plain-without-aids": {"method": "plain"},
+    # Parts of LEMAE removed, all else as in "lemae".
+    "no-hindsight": {**LEMAE, "shir": False},
+    "no-planning": {**LEMAE, "planning": False},
+    "no-memory-exploration": {**AIDS, "method": "lemae", "explore": "constant"},
+    "published-rule": {**LEMAE, "rule": "degree"},
+    "all-coordinates": {**LEMAE, "subspace": "full"},
+    "no-sticky": {**LEMAE, "sticky": None},
+    "no-imitation": {**LEMAE, "self_imitation": 0.0},
+    # Worse key states.
+    "half": {**LEMAE, "reduce": 0.5},
+    "distracted": {**LEMAE, "distract": 1.0},
+    # Other methods with the same aids; the first has the same key states.
+    "discriminator": {**AIDS, "method": "discriminator"},
+    "count": {**AIDS, "method": "count"},
+    "rnd": {**AIDS, "method": "rnd"},
+    "her": {**AIDS, "method": "her"},
+    "dense": {**AIDS, "method": "dense"},
+    # Another learner.
+    "qmix-lemae": {**STICKY, "method": "lemae", "rule": "leaf"},
+    "qmix-plain": {**STICKY, "method": "plain"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, and what a run on it may take.
+
+    Attributes:
+        settings: task, options, most steps.
+        seeds: the seeds.
+        rows: those that are run unless chosen otherwise.
+    """
+
+    settings: Settings
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rows: tuple[str, ...] = ("lemae", "plain")
+
+
+def case(task: str, steps: int, options: dict | None = None, **more: Any) -> Case:
+    settings = Settings(
+        task, steps=steps, options=options or {}, evaluate_every=100_000, stop_at=1.0
+    )
+    return Case(settings, **more)
+
+
+MAIN = ("lemae", "lemae-published", "plain")
+SINGLE: dict[str, Any] = {"seeds": (0, 1, 2)}  # as many as the paper has
+BATTLE = ("lemae", "plain", "rnd", "dense")
+CASES = {
+    "pass": case("pass", 500_000, rows=MAIN),
+    "large-pass": case("large-pass", 1_000_000, rows=MAIN),
+    "secret-room": case("secret-room", 500_000, rows=MAIN),
+    "push-box": case("push-box", 500_000, rows=MAIN),
+    "pass-70": case("pass", 1_000_000, {"size": 70}),
+    "pass-100": case("pass", 1_000_000, {"size": 100}),
+    "river": case("river", 500_000),
+    **{
+        f"secret-room-{room}": case("secret-room", 500_000, {"target_room": room})
+        for room in (1, 2, 3)
+    },
+    **{
+        f"{name}-single": case(f"{name}-single", 300_000, **SINGLE)
+        for name in ("pass", "secret-room", "large-pass", "push-box")
+    },
+    **{
+        f"smax-{name}": case(f"smax-{name}", 200_000, rows=BATTLE)
+        for name in ("5m_vs_6m", "2s3z", "3s_vs_5z", "smacv2_5_units")
+    },
+}
+
+
+def counted(runs: list[dict[str, Any]]) -> list[float]:
+    """Thousand steps to the first success; all the steps of a run without one."""
+    return [(run["first_success_step"] or run["steps"]) / 1000 for run in runs]
+
+
+def describe(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is reported of a row: all its seeds."""
+    return {
+        "solved": sum(run["first_success_step"] is not None for run in runs),
+        "median_first_success": statistics.median(counted(runs)),
+        "first_success": vars(summarize(counted(runs))),
+        "sampled": vars(summarize([run["win_rate_sampled"] for run in runs])),
+        "greedy": vars(summarize([run["win_rate_greedy"] for run in runs])),
+        "runs": [
+            {
+                name: run[name]
+                for name in (
+                    *("first_success_step", "win_rate_sampled", "win_rate_greedy"),
+                    *("steps", "seconds", "guidance_share", "hits"),
+                )
+            }
+            for run in runs
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("cases", nargs="+", choices=CASES)
+    parser.add_argument("--rows", help=f"with commas between, of {', '.join(ROWS)}")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("learning"))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    for name in options.cases:
+        chosen = CASES[name]
+        labels = options.rows.split(",") if options.rows else list(chosen.rows)
+        rows: dict[str, Any] = {}
+        for label in labels:
+            settings = [replace(chosen.settings, seed=s, **ROWS[label]) for s in chosen.seeds]
+            print(f"{name}: {label}", flush=True)
+            runs = sweep.run(
+                settings,
+                options.work / name / label,
+                jobs=options.jobs,
+                progress=lambda line: print(line, flush=True),
+            )
+            rows[label] = describe(runs)
+            rows[label]["settings"] = {k: v for k, v in ROWS[label].items() if v is not None}
+        if "lemae" in rows:
+            ours = counted(rows["lemae"]["runs"])
+            for row in rows.values():
+                row["sooner_than_this"] = vars(paired_difference(counted(row["runs"]), ours))
+        path = RunFolder(RESULTS / f"learning-{name}", overwrite=True).write_summary(
+            {"rows": rows}, settings={**chosen.settings.as_dict(), "seeds": list(chosen.seeds)}
+        )
+        if options.json:
+            print(json.dumps(rows))
+        for label, row in rows.items():
+            print(
+                f"{name:16}{label:24}first success {row['median_first_success']:7.0f} "
+                f"thousand (median), {row['solved']} of {len(row['runs'])} solved, "
+                f"won {row['sampled']['mean']:.2f}"
+            )
+        print(f"wrote {path.parent.name}/{path.name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
