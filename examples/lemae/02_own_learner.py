@@ -1,4 +1,4 @@
-"""Key states around a learner of your own: what goes where in the loop, without any language model.
+"""How do I put key states around a learner of my own, without any language model?
 
 The learner here is tabular Q-learning on replayed episodes, to keep it short; only the lines marked
 (lemae) belong to the method.
