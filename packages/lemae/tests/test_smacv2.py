@@ -275,6 +275,30 @@ def test_a_battle_decided_on_the_last_step(damage, n_fighters):
     assert battle.health.any() == (damage != 2)
 
 
+class Uncounted:
+    """A battle that hides how many were cut."""
+
+    def __init__(self, battle):
+        self.battle = battle
+
+    def __getattr__(self, name):
+        if name == "timeouts":
+            raise AttributeError(name)
+        return getattr(self.battle, name)
+
+
+@pytest.mark.parametrize("ending", ["won", "lost", "cut"])
+def test_without_a_count_of_timeouts_dead_allies_tell(ending):
+    battle = FakeSmacV2()
+    battle.enemy_damage = 2 if ending == "lost" else 1
+    act = stop if ending == "cut" else fight
+    battle.episode_limit = LIMIT if ending == "cut" else len(play(wrap(battle)))
+    _, _, terminated, truncated, info = play(wrap(Uncounted(battle)), act)[-1]
+    assert truncated[0] == (ending == "cut")
+    assert terminated[0] == (ending != "cut")
+    assert info["success"][0] == (ending == "won")
+
+
 def test_a_lost_connection_aborts_one_copy():
     env = wrap([FakeSmacV2(0, lost_connection=[3]), FakeSmacV2(1)])
     env.reset()

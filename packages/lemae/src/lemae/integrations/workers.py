@@ -219,8 +219,8 @@ def gather(shaping: Shaping, rollouts: Iterable[Rollout]) -> Episodes:
 
     Args:
         shaping: of the learner. The rollouts must be new to it.
-        rollouts: of all workers; their order changes nothing but that of the episodes, and which
-            instances a full bank keeps.
+        rollouts: of all workers; their order changes nothing but that of the episodes, which
+            instances a full bank keeps, and which episodes a chain memory takes for the latest.
 
     Returns:
         All episodes, side by side.
