@@ -17,7 +17,7 @@ from lemae.settings import Settings
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenario", default="2s3z", help="2s3z, 3s5z, 3s_vs_5z or 5m_vs_6m")
+    parser.add_argument("--scenario", default="2s3z", help="one with shipped key states")
     parser.add_argument("--algo", default="ippo", help="ippo, qmix, vdn or iql")
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--out", default=None, help="folder; finished runs in it are kept")
