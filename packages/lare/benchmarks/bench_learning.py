@@ -2,7 +2,8 @@
 
     python bench_learning.py Pendulum-v1 [--seeds 0..4] [--jobs 2] [--work DIR] [--json]
 
-Resumable: finished runs in the work folder are kept. Beside each method as it comes stands what
+Resumable: finished runs in the work folder are kept. With --add, rows that are not asked for stay
+in the result file, if it has the same settings. Beside each method as it comes stands what
 tells its parts from each other: the same without normalizing, and the raw baseline with it.
 """
 
@@ -12,6 +13,8 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+
+from _results import earlier_runs
 
 from lare import sweep
 from lare._kit import RunFolder, paired_difference, summarize
@@ -54,11 +57,14 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(ROWS), help="labels, with ; between")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("learning"))
+    parser.add_argument("--add", action="store_true", help="keep other rows of the result file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     seeds = numbers(options.seeds)
     labels = options.rows.split(";") if options.rows != ",".join(ROWS) else list(ROWS)
-    runs: dict[str, list[dict]] = {}
+    common = {**vars(TASKS[options.task]), "seeds": seeds}
+    out = RESULTS / f"learning-{options.task}"
+    runs = earlier_runs(out, common) if options.add else {}
     for label in labels:
         method, chosen = ROWS[label]
         settings = [
@@ -69,19 +75,17 @@ def main() -> None:
         runs[label] = sweep.run(
             settings, folder, jobs=options.jobs, progress=lambda line: print(line, flush=True)
         )
-    last = {label: [list(run["scores"].values())[-1] for run in runs[label]] for label in labels}
+    last = {label: [list(run["scores"].values())[-1] for run in runs[label]] for label in runs}
     rows = {
         label: {
             "return": vars(summarize(last[label])),
             "lare_minus_this": vars(paired_difference(last["lare"], last[label])),
-            "runs": [{"seed": s, **run} for s, run in zip(seeds, runs[label], strict=True)],
+            "runs": [{**run, "seed": s} for s, run in zip(seeds, runs[label], strict=True)],
         }
-        for label in labels
+        for label in runs
     }
-    path = RunFolder(RESULTS / f"learning-{options.task}", overwrite=True).write_summary(
-        {"rows": rows}, settings={**vars(TASKS[options.task]), "seeds": seeds}
-    )
-    for label in labels:
+    path = RunFolder(out, overwrite=True).write_summary({"rows": rows}, settings=common)
+    for label in runs:
         print(label, summarize(last[label]))
     print(json.dumps(rows) if options.json else f"wrote {path.name}")
 

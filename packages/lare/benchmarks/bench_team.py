@@ -3,7 +3,8 @@
     python bench_team.py [--task cooperative-navigation-6] [--seeds 0..4] [--jobs 2] [--work DIR]
 
 Resumable: finished runs in the work folder are kept. Differences are paired: lare minus each method
-on the same seed.
+on the same seed. With --add, methods that are not asked for keep their rows of the result file, if
+it has the same settings.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+
+from _results import earlier_runs
 
 from lare import sweep
 from lare._kit import RunFolder, paired_difference, summarize
@@ -48,12 +51,15 @@ def main() -> None:
     parser.add_argument("--seeds", default="0..4")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("team"))
+    parser.add_argument("--add", action="store_true", help="keep other rows of the result file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("..")
     seeds = list(range(int(first), int(last or first) + 1))
     methods = options.methods.split(",")
-    runs = {}
+    common = {"steps": STEPS, "seeds": seeds, "often": OFTEN, "attention": ATTENTION}
+    out = RESULTS / f"team-{options.task}"
+    runs = earlier_runs(out, common) if options.add else {}
     for method in methods:
         chosen = [settings(options.task, method, seed) for seed in seeds]
         runs[method] = sweep.run(
@@ -64,15 +70,12 @@ def main() -> None:
         method: {
             "return": vars(summarize(final[method])),
             "lare_minus_this": vars(paired_difference(final["lare"], final[method])),
-            "runs": [{"seed": s, **run} for s, run in zip(seeds, runs[method], strict=True)],
+            "runs": [{**run, "seed": s} for s, run in zip(seeds, runs[method], strict=True)],
         }
-        for method in methods
+        for method in runs
     }
-    path = RunFolder(RESULTS / f"team-{options.task}", overwrite=True).write_summary(
-        {"rows": rows},
-        settings={"steps": STEPS, "seeds": seeds, "often": OFTEN, "attention": ATTENTION},
-    )
-    for method in methods:
+    path = RunFolder(out, overwrite=True).write_summary({"rows": rows}, settings=common)
+    for method in runs:
         print(method, summarize(final[method]))
     print(json.dumps(rows) if options.json else f"wrote {path.name}")
 
