@@ -50,7 +50,7 @@ class SmallPass(PettingZooClass):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=80_000)
     parser.add_argument("--smoke", action="store_true", help="seconds: does it run here?")
     args = parser.parse_args()
     torch.set_num_threads(1)
