@@ -68,7 +68,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", "true at reset", LemaeWarning)
     out = Path(tempfile.mkdtemp())
     (out / "key_states.py").write_text(KEY_STATES)
-    guided = {"key_states": str(out / "key_states.py"), "beta": 1.0}
+    guided = {"key_states": str(out / "key_states.py"), "beta": 10.0}  # of ranges of 10
     for method, more in (("lemae", guided), ("plain", {})):
         settings = Settings(f"{__name__}:make", method, **sizes, **more)
         run = training.train(settings, out / method)
