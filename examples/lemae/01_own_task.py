@@ -12,7 +12,7 @@ import numpy as np
 from lemae import StateEntry, TaskSpec, check, report, training
 from lemae.probes import probes
 
-LENGTH = 13
+LENGTH = 17
 SPEC = TaskSpec(
     name="corridors",
     description="Two agents start at the left ends of two corridors; both have to reach the right "
@@ -21,16 +21,16 @@ SPEC = TaskSpec(
     state=(StateEntry("agent 0 x", 0, LENGTH - 1), StateEntry("agent 1 x", 0, LENGTH - 1)),
     n_agents=2,
     actions=("left", "right"),
-    episode_limit=80,
+    episode_limit=100,
 )
 KEY_STATES = f"""
-def is_both_half_way(state):
-    \"\"\"Both agents are past the middle of their corridors.\"\"\"
-    return state[0] >= {LENGTH // 2} and state[1] >= {LENGTH // 2}
+def is_both_a_third_of_the_way(state):
+    \"\"\"Both agents have gone a third of their corridors.\"\"\"
+    return min(state[0], state[1]) >= {LENGTH // 3}
 
-def is_one_at_the_end(state):
-    \"\"\"One agent has arrived, the other one is on its way.\"\"\"
-    return max(state[0], state[1]) == {LENGTH - 1} and min(state[0], state[1]) >= 3
+def is_both_two_thirds_of_the_way(state):
+    \"\"\"Both agents have gone two thirds of their corridors.\"\"\"
+    return min(state[0], state[1]) >= {2 * LENGTH // 3}
 """
 
 
