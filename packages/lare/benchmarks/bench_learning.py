@@ -52,7 +52,7 @@ def numbers(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("task", nargs="?", choices=TASKS, default="Pendulum-v1")
     parser.add_argument("--seeds", default="0..4")
     parser.add_argument("--rows", default=",".join(ROWS), help="labels, with ; between")
     parser.add_argument("--jobs", type=int, default=2)

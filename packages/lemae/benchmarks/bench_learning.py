@@ -132,13 +132,15 @@ def describe(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("cases", nargs="+", choices=CASES)
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"[pass] of {', '.join(CASES)}")
     parser.add_argument("--rows", help=f"with commas between, of {', '.join(ROWS)}")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("learning"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for name in options.cases:
+    for name in options.cases or ["pass"]:
+        if name not in CASES:
+            parser.error(f"there is no case {name!r}: choose from {', '.join(CASES)}")
         chosen = CASES[name]
         labels = options.rows.split(",") if options.rows else list(chosen.rows)
         rows: dict[str, Any] = {}

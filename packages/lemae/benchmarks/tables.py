@@ -1,0 +1,261 @@
+"""Write the tables and the picture of the documentation from the result files.
+
+python tables.py            # rewrite them
+python tables.py --check    # exit 1 if a table is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+ROOT = HERE.parents[2]
+PAGES = (ROOT / "docs/lemae/benchmarks.md",)
+
+#: Thousand steps to the first success, LEMAE and CMAE: arXiv 2410.02511, table 9.
+PAPER = {
+    "pass": ("153 ± 21", "2115 ± 157"),
+    "secret-room": ("317 ± 135", "1449 ± 467"),
+    "push-box": ("159 ± 43", "972 ± 887"),
+    "large-pass": ("447 ± 256", "> 3000"),
+}
+#: Final win rate of LEMAE with one agent: the same, table 6. PPO alone has 0.
+PAPER_SINGLE = {
+    "pass-single": "1.00 ± .00",
+    "secret-room-single": ".98 ± .01",
+    "large-pass-single": ".99 ± .01",
+    "push-box-single": ".96 ± .08",
+}
+SIZES = {30: "pass", 50: "large-pass", 70: "pass-70", 100: "pass-100"}
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
+
+
+def machine(run: dict[str, Any]) -> str:
+    device, versions = run["device"], run["versions"]
+    return (
+        f"Measured on {device['cores']} {device['machine']} cores, 1 thread per process, torch "
+        f"{versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
+    )
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rows_of(case: str) -> dict[str, Any]:
+    return load(f"learning-{case}")["results"]["rows"]
+
+
+def first(row: dict[str, Any]) -> str:
+    """Steps to the first success, in thousands; > where a run has none."""
+    failed = row["solved"] < len(row["runs"])
+    values = [(run["first_success_step"] or run["steps"]) / 1000 for run in row["runs"]]
+    middle = row["median_first_success"]
+    unsolved = sum(run["first_success_step"] is None for run in row["runs"])
+    # With a majority unsolved the median is a bound and no measurement.
+    sign = "> " if 2 * unsolved > len(values) else ""
+    found = row["first_success"]
+    interval = f"{found['iqm']:.0f} [{found['low']:.0f}, {found['high']:.0f}]"
+    return f"{sign}{middle:.0f}, {'≥ ' if failed else ''}{interval}"
+
+
+def solved(row: dict[str, Any]) -> str:
+    return f"{row['solved']} of {len(row['runs'])}"
+
+
+def wins(row: dict[str, Any], policy: str = "sampled") -> str:
+    """Mean and lowest of the seeds."""
+    values = [run[f"win_rate_{policy}"] for run in row["runs"]]
+    return f"{statistics.mean(values):.2f} ({min(values):.2f})"
+
+
+def seconds(row: dict[str, Any]) -> str:
+    return f"{statistics.median(run['seconds'] for run in row['runs']):.0f}"
+
+
+_COLUMNS = "first success: median, IQM [95 %]"
+
+
+def main_table() -> str:
+    """The paper's four tasks beside the paper."""
+    lines = []
+    for case, (lemae, cmae) in PAPER.items():
+        rows = rows_of(case)
+        for label, row in rows.items():
+            if label in ("lemae", "lemae-published", "plain"):
+                paper = {"lemae-published": lemae, "plain": f"CMAE {cmae}"}.get(label, "")
+                lines.append([f"{case}: {label}", first(row), solved(row), wins(row), paper])
+    head = ["task: method", _COLUMNS, "solved", "final win rate: mean (lowest)", "paper"]
+    note = (
+        "Thousand environment steps, 5 seeds; a run without a success counts with all its steps. "
+        f"{machine(load('learning-pass'))}"
+    )
+    return f"{markdown(head, lines)}\n\n{note}"
+
+
+def case_table(case: str) -> str:
+    """All rows of one task."""
+    run = load(f"learning-{case}")
+    lines = [
+        [label, first(row), solved(row), wins(row), wins(row, "greedy"), seconds(row)]
+        for label, row in run["results"]["rows"].items()
+    ]
+    head = ["method", _COLUMNS, "solved", "wins, sampled", "wins, greedy", "seconds"]
+    settings = run["settings"]
+    note = (
+        f"{len(settings['seeds'])} seeds, at most {settings['steps'] // 1000} thousand steps; wins "
+        "are means, with the lowest seed in brackets; seconds are medians of the wall clock, with "
+        f"other work on the machine. {machine(run)}"
+    )
+    return f"{markdown(head, lines)}\n\n{note}"
+
+
+def single() -> str:
+    """The tasks for one agent, beside the paper: PPO in the row of the plain learner."""
+    lines = []
+    for case, paper in PAPER_SINGLE.items():
+        for label, published in (("lemae", paper), ("plain", "PPO 0.00")):
+            row = rows_of(case)[label]
+            lines.append([f"{case}: {label}", first(row), solved(row), wins(row), published])
+    head = ["task: method", _COLUMNS, "solved", "final win rate: mean (lowest)", "paper"]
+    last = load("learning-push-box-single")
+    seeds, steps = last["settings"]["seeds"], last["settings"]["steps"]
+    note = f"{len(seeds)} seeds, at most {steps // 1000} thousand steps. {machine(last)}"
+    return f"{markdown(head, lines)}\n\n{note}"
+
+
+def sizes() -> str:
+    """How the advantage grows with the map."""
+    lines = []
+    for size, case in SIZES.items():
+        rows = rows_of(case)
+        ours, plain = rows["lemae"], rows["plain"]
+        ratio = plain["median_first_success"] / ours["median_first_success"]
+        bound = 2 * plain["solved"] < len(plain["runs"])
+        lines.append(
+            [
+                f"{size} × {size}",
+                f"{first(ours)}; {solved(ours)}",
+                f"{first(plain)}; {solved(plain)}",
+                f"{'> ' if bound else ''}{ratio:.1f}",
+            ]
+        )
+    head = ["map", f"lemae: {_COLUMNS}; solved", "plain, same aids", "ratio of the medians"]
+    note = f"Thousand environment steps, 5 seeds. {machine(load('learning-pass-100'))}"
+    return f"{markdown(head, lines)}\n\n{note}"
+
+
+def envs() -> str:
+    """Million steps per second of the grid tasks."""
+    run = load("envs")
+    copies = list(dict.fromkeys(row["copies"] for row in run["results"]["speed"]))
+    speeds: dict[str, dict[int, str]] = {}
+    for row in run["results"]["speed"]:
+        found = row["steps_per_s"]
+        shown = (f"{found[key] / 1e6:.2f}" for key in ("median", "lowest", "highest"))
+        speeds.setdefault(row["task"], {})[row["copies"]] = "{} ({} to {})".format(*shown)
+    lines = [[task, *(by_copies[n] for n in copies)] for task, by_copies in speeds.items()]
+    head = ["task", *(f"{n} copies" if n > 1 else "1 copy" for n in copies)]
+    note = f"Million environment steps per second, median and range. {machine(run)}"
+    return f"{markdown(head, lines)}\n\n{note}"
+
+
+def overhead() -> str:
+    """What key states cost in training."""
+    run = load("overhead")
+    results = run["results"]
+
+    def shown(found: dict[str, float], digits: int, scale: float = 1) -> str:
+        values = (f"{scale * found[key]:.{digits}f}" for key in ("median", "low", "high"))
+        return "{} ({} to {})".format(*values)
+
+    share = "share of an iteration for labels, memory, exploration, rewards, %"
+    lines = [[share, shown(results["lemae"]["share"], 1, 100)]]
+    for method in ("lemae", "plain"):
+        name = f"{method}: steps per second of processor time, learning included"
+        lines.append([name, shown(results[method]["steps_per_cpu_second"], 0)])
+    note = f"Medians and quartiles, Pass, 8 copies. {machine(run)}"
+    return f"{markdown(['what', 'measured'], lines)}\n\n{note}"
+
+
+TABLES = {
+    "main": main_table,
+    "sizes": sizes,
+    "single": single,
+    "envs": envs,
+    "overhead": overhead,
+}
+
+
+def filled(text: str) -> str:
+    """Return a page with every marked table written anew."""
+
+    def replaced(match: re.Match[str]) -> str:
+        name = match[1]
+        made = TABLES[name]() if name in TABLES else case_table(name)
+        return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
+
+
+def draw(path: Path) -> None:
+    """Steps to the first success over the size of the map, every seed a dot."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for label, name, color, shift in (
+        ("lemae", "with key states", "#0a7d5a", 0.985),
+        ("plain", "without, same aids", "#b0413e", 1.015),
+    ):
+        middles = []
+        for size, case in SIZES.items():
+            row = rows_of(case)[label]
+            middles.append(row["median_first_success"])
+            for run in row["runs"]:
+                found = run["first_success_step"] is not None
+                steps = (run["first_success_step"] or run["steps"]) / 1000
+                face = color if found else "none"
+                axes.plot(size * shift, steps, "o", ms=5, mec=color, mfc=face, alpha=0.7)
+        axes.plot([size * shift for size in SIZES], middles, color=color, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="cells per side of the map")
+    axes.set_ylabel("thousand steps to the first success")
+    axes.set_xticks(list(SIZES), [str(size) for size in SIZES])
+    axes.set_yticks([10, 100, 1000], ["10", "100", "1000"])
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, title="median; open: no success within the steps")
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, report what is old")
+    options = parser.parse_args()
+    old = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            old.append(page.relative_to(ROOT))
+            if not options.check:
+                page.write_text(new, encoding="utf-8")
+    if options.check:
+        if old:
+            sys.exit(f"out of date, run benchmarks/tables.py: {', '.join(map(str, old))}")
+        return
+    draw(ROOT / "docs/lemae/pictures/sizes.png")
+
+
+if __name__ == "__main__":
+    main()
