@@ -371,6 +371,10 @@ def test_missing_key_states_are_an_error(tmp_path):
         train(tiny("lemae"))
     with pytest.raises(ConfigError, match="there is no file of key states"):
         train(tiny("lemae", key_states=str(tmp_path / "nothing.py")))
+    binary = tmp_path / "binary.py"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is no text in UTF-8"):
+        train(tiny("lemae", key_states=str(binary)))
 
 
 def test_fewer_and_meaningless_key_states(key_states):
@@ -742,6 +746,10 @@ def test_wrong_settings_are_named():
         ({"explore": "ksmt"}, "needs the key states of LEMAE, and method is 'plain'"),
         ({"rule": "depth"}, "rule is 'depth': choose from degree, leaf, ucb, thompson"),
         ({"alpha": 0.0}, r"alpha is 0\.0: give a weight above 0"),
+        ({"alpha": float("inf")}, "alpha is inf: give a weight above 0, and finite"),
+        ({"beta": float("inf")}, "beta is inf: give a finite weight"),
+        ({"beta": float("nan")}, "beta is nan: give a finite weight"),
+        ({"count_bonus": float("inf")}, "count_bonus is inf: give 0 or more, and finite"),
         ({"eps_high": 1.5}, r"eps_low is 0\.0 and eps_high 1\.5: give 0 <= eps_low"),
         ({"eps_low": 0.5, "eps_high": 0.1}, r"eps_low is 0\.5 and eps_high 0\.1"),
         ({"explore_until": 0}, "explore_until is 0: it must be positive"),

@@ -435,6 +435,14 @@ def test_the_address_is_shown_without_secrets(monkeypatch):
             OpenAIChat("m", bad)
 
 
+def test_an_empty_address_does_not_send_the_key_elsewhere(monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for empty in ("", " "):
+        with pytest.raises(ValueError, match="give the address of a service, or None"):
+            OpenAIChat("m", empty)
+    assert "api.openai.com" in OpenAIChat("m").base_url
+
+
 def test_bad_numbers_are_refused():
     for options in ({"timeout_s": 0}, {"max_retries": -1}):
         with pytest.raises(ValueError, match="give a positive"):

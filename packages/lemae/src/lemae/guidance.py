@@ -248,7 +248,11 @@ def _found(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
         raise ConfigError(f"there is no file of key states {path}: give a .py file or a folder")
     if path.is_dir():
         return KeyStateSet.load(path)
-    report = check(path.read_text(encoding="utf-8"), getattr(env, "task_spec", None), probes(env))
+    try:
+        source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8 ({error}): give Python source") from error
+    report = check(source, getattr(env, "task_spec", None), probes(env))
     if report.key_states is None:
         raise KeyStateError(f"no function of {path} can be used: {report}")
     if len(report.key_states) < len(report.functions):

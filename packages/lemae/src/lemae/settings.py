@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
@@ -189,8 +190,8 @@ class Settings:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
         for name in ("seed", "distract", "self_imitation", "count_bonus"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more, and finite")
         if not 0 <= self.reduce < 1:
             raise ConfigError(f"reduce is {self.reduce}: give a share from 0 to less than 1")
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
@@ -201,8 +202,10 @@ class Settings:
                 "both or neither"
             )
         choices = self.choices
-        if not choices.alpha > 0:
-            raise ConfigError(f"alpha is {choices.alpha}: give a weight above 0")
+        if not 0 < choices.alpha < math.inf:
+            raise ConfigError(f"alpha is {choices.alpha}: give a weight above 0, and finite")
+        if not 0 <= choices.beta < math.inf:
+            raise ConfigError(f"beta is {choices.beta}: give a finite weight, 0 or more")
         if not 0 <= choices.eps_low <= choices.eps_high <= 1:
             raise ConfigError(
                 f"eps_low is {choices.eps_low} and eps_high {choices.eps_high}: give "

@@ -78,6 +78,12 @@ class OpenAIChat:
                 f"timeout_s is {timeout_s}, max_retries is {max_retries}: give a positive time and "
                 "no negative count"
             )
+        if base_url is not None and not base_url.strip():
+            # Left empty by a variable that is not set, say: the key is for no other service.
+            raise ValueError(
+                f"base_url is {base_url!r}: give the address of a service, or None for "
+                "OPENAI_BASE_URL or else OpenAI's"
+            )
         self.model = model
         self._url = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
         self.base_url = _shown_url(self._url)
