@@ -156,3 +156,12 @@ def test_a_chain_is_drawn_as_ranks(tmp_path):
     assert texts == ["2, 2 won", "2, 2 won", "never met", "one across", "door open", "both across"]
     assert [bar.get_width() for bar in axis.patches] == [0, pytest.approx(1 / 3)]
     assert "mean place of each key state" in caption
+
+
+def test_a_run_that_had_to_do_without_key_states_is_in_a_row_of_its_own(tmp_path):
+    for seed, failure in ((0, None), (1, "no function can be used")):
+        one = run(seed, 5000, 1.0)
+        one["results"] |= {"curve": [{"step": 1000, "sampled": 1.0}], "failure": failure}
+        write(tmp_path / f"seed-{seed}", one)
+    found = {row["method"]: row["seeds"] for row in report.rows(tmp_path)}
+    assert found == {"lemae-ippo": (0,), "lemae without key states-ippo": (1,)}

@@ -378,3 +378,12 @@ def test_bad_arguments_are_named():
         FixedEpsilon(2, 1.5)
     with pytest.raises(ConfigError, match="after_success is -1"):
         FixedEpsilon(2, 0.5, after_success=-1)
+
+
+def test_whole_numbers_at_reset_do_not_cut_later_ones():
+    env = Line(2)
+    reset, step = env.reset, env.step
+    env.reset = lambda **options: (reset(**options)[0].astype(int), {})
+    env.step = lambda actions: ((found := step(actions))[0] + 0.5, *found[1:])
+    with pytest.raises(TaskError, match=r"were int64 at reset and are float\d+ now"):
+        Collector(env).collect(Walker(), seed=0)

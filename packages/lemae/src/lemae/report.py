@@ -64,7 +64,7 @@ def load(folder: Path) -> list[dict[str, Any]]:
     """
     paths = sorted(Path(folder).rglob(SUMMARY))
     found = [
-        {**summary, "folder": path.parent}
+        {**summary, "settings": _settings_of(summary), "folder": path.parent}
         for path in paths
         if (summary := runs.read(path)) is not None
     ]
@@ -73,6 +73,14 @@ def load(folder: Path) -> list[dict[str, Any]]:
             f"{folder} holds no finished run: `lemae train --out {folder}` makes them"
         )
     return found
+
+
+def _settings_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run; one that had to do without key states is no run of its method."""
+    settings: dict[str, Any] = summary["settings"]
+    if summary["results"].get("failure") is None:
+        return settings
+    return {**settings, "method": f"{settings['method']} without key states"}
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

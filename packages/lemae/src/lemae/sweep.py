@@ -106,8 +106,9 @@ def line(settings: Settings, results: dict[str, Any]) -> str:
     """What is said of a finished run."""
     step = results["first_success_step"]
     first = "no success" if step is None else f"first success after {step} steps"
+    without = "" if results.get("failure") is None else " without key states"
     return (
-        f"{settings.task} {settings.method} seed {settings.seed}: {first}, wins "
+        f"{settings.task} {settings.method}{without} seed {settings.seed}: {first}, wins "
         f"{results['win_rate_sampled']:.2f} after {results['steps']}"
     )
 

@@ -322,7 +322,8 @@ class Collector:
             ConfigError: if there is a mixer without explorer, or rewards do not tell success and
                 the environment's info does not either.
             ShapeError: if the environment returns states of another shape than it says.
-            TaskError: if an episode does not end within the environment's limit.
+            TaskError: if an episode does not end within the environment's limit, or whole numbers
+                as states are followed by others.
         """
         if mixer is not None and explorer is None:
             raise ConfigError("a mixer of random actions needs an explorer: give explorer=")
@@ -403,6 +404,11 @@ class _Record:
 
     def see(self, step: int, env: VectorEnvLike, state: np.ndarray) -> None:
         """Write down what the agents see before the step of this number."""
+        if not np.can_cast(state.dtype, self.states.dtype, "same_kind"):
+            raise TaskError(
+                f"the environment's states were {self.states.dtype} at reset and are {state.dtype} "
+                "now, which would be cut: give states of one dtype"
+            )
         self.states[step] = state
         if hasattr(env, "observations"):
             self.observations.append(np.array(env.observations(state)))
