@@ -399,6 +399,12 @@ def run(returned, *arrays, **limits):
     return run_in_child(check(source, POLICY), POLICY, calls, Limits(**limits)).outcomes[0]
 
 
+def test_names_beyond_ascii_run():
+    source = "def evaluation_func(observation, action):\n    maß = observation\n    return maß\n"
+    outcome = run_in_child(check(source, POLICY), POLICY, [(OBSERVATION, ACTION)]).outcomes[0]
+    assert outcome.error is None
+
+
 def test_what_was_returned_is_told():
     source = (
         "def evaluation_func(observation, action):\n"

@@ -40,6 +40,7 @@ def main() -> None:
     package.__path__ = [folder]
     sys.modules["generated_code"] = package
     np = importlib.import_module("numpy")
+    importlib.import_module("unicodedata")  # Python would, to read names beyond ASCII
     with contextlib.suppress(ImportError):
         importlib.import_module("numpy.ma")  # np.median would, when no file can be opened any more
     policy_module = importlib.import_module("generated_code.policy")
