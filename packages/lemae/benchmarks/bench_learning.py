@@ -138,11 +138,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("learning"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    wanted = options.rows.split(",") if options.rows else []
+    # Before the first of them trains for hours.
+    for kind, given, known in (("case", options.cases, CASES), ("row", wanted, ROWS)):
+        if unknown := [name for name in given if name not in known]:
+            parser.error(f"there is no {kind} {unknown[0]!r}: choose from {', '.join(known)}")
     for name in options.cases or ["pass"]:
-        if name not in CASES:
-            parser.error(f"there is no case {name!r}: choose from {', '.join(CASES)}")
         chosen = CASES[name]
-        labels = options.rows.split(",") if options.rows else list(chosen.rows)
+        labels = wanted or list(chosen.rows)
         rows: dict[str, Any] = {}
         for label in labels:
             settings = [replace(chosen.settings, seed=s, **ROWS[label]) for s in chosen.seeds]

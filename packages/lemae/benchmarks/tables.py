@@ -59,15 +59,16 @@ def rows_of(case: str) -> dict[str, Any]:
 
 def first(row: dict[str, Any]) -> str:
     """Steps to the first success, in thousands; > where a run has none."""
-    failed = row["solved"] < len(row["runs"])
-    values = [(run["first_success_step"] or run["steps"]) / 1000 for run in row["runs"]]
-    middle = row["median_first_success"]
-    unsolved = sum(run["first_success_step"] is None for run in row["runs"])
-    # With a majority unsolved the median is a bound and no measurement.
-    sign = "> " if 2 * unsolved > len(values) else ""
+    sign = "> " if is_bound(row) else ""
+    least = "≥ " if row["solved"] < len(row["runs"]) else ""
     found = row["first_success"]
     interval = f"{found['iqm']:.0f} [{found['low']:.0f}, {found['high']:.0f}]"
-    return f"{sign}{middle:.0f}, {'≥ ' if failed else ''}{interval}"
+    return f"{sign}{row['median_first_success']:.0f}, {least}{interval}"
+
+
+def is_bound(row: dict[str, Any]) -> bool:
+    """Whether most runs are unsolved, so that the median is a bound and no measurement."""
+    return 2 * row["solved"] < len(row["runs"])
 
 
 def solved(row: dict[str, Any]) -> str:
@@ -142,13 +143,12 @@ def sizes() -> str:
         rows = rows_of(case)
         ours, plain = rows["lemae"], rows["plain"]
         ratio = plain["median_first_success"] / ours["median_first_success"]
-        bound = 2 * plain["solved"] < len(plain["runs"])
         lines.append(
             [
                 f"{size} × {size}",
                 f"{first(ours)}; {solved(ours)}",
                 f"{first(plain)}; {solved(plain)}",
-                f"{'> ' if bound else ''}{ratio:.1f}",
+                f"{'> ' if is_bound(plain) else ''}{ratio:.1f}",
             ]
         )
     head = ["map", f"lemae: {_COLUMNS}; solved", "plain, same aids", "ratio of the medians"]
