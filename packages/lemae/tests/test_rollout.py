@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from lemae.algos.evaluation import evaluate
+from lemae.algos.evaluation import evaluate, validate
 from lemae.algos.rollout import Collector, Episodes, FixedEpsilon
 from lemae.envs import make
 from lemae.errors import ConfigError, ShapeError, TaskError
@@ -349,6 +349,15 @@ def test_evaluation_plays_the_same_episodes_for_everybody():
     greedy = [one[-1] for one in walker.seen]
     assert greedy == [False] * (len(greedy) // 2) + [True] * (len(greedy) // 2)
     assert evaluate(env, Walker(), 10) == (1.0, 1.0)
+
+
+def test_the_end_of_a_run_is_decided_in_other_episodes_than_those_reported():
+    reported, deciding = Walker((0.8, 0.8)), Walker((0.8, 0.8))
+    env = Line(10, limit=9)
+    evaluate(env, reported, 20)
+    assert 0 < validate(env, deciding, 20) <= 1
+    assert len(deciding.seeds) == 2
+    assert not set(deciding.seeds) & set(reported.seeds)
 
 
 def test_evaluation_leaves_broken_off_episodes_out():

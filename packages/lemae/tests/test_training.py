@@ -312,6 +312,21 @@ def test_a_team_that_has_mastered_the_task_stops_early():
     assert results["curve"][-1]["training"] >= 0.9
 
 
+def test_a_run_does_not_end_on_training_episodes_alone(monkeypatch):
+    # The luckiest of many windows is no policy: other episodes have to be won as well.
+    settings = tiny(rollouts=40, sticky=4.0, self_imitation=0.3, stop_at=0.9)
+    settings = dataclasses.replace(settings, options={"size": 3}, learner={"learning_rate": 3e-3})
+    answers, asked = [0.89, 0.5, 0.9], []
+
+    def validated(env, actor, episodes):
+        asked.append(episodes)
+        return answers[len(asked) - 1]
+
+    monkeypatch.setattr(training, "validate", validated)
+    assert train(settings)["steps"] < settings.steps
+    assert asked == [100, 100, 100]
+
+
 def test_visits_are_counted_on_grids():
     settings = Settings(
         "pass",

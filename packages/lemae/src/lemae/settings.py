@@ -114,8 +114,8 @@ class Settings:
         evaluate_every: environment steps between evaluations, rounded up to whole rollouts; the
             last rollout is always followed by one.
         evaluation_episodes: each sampled and greedy.
-        stop_at: end the run once so large a share of the last 100 training episodes succeeded; None
-            uses all steps.
+        stop_at: end the run once so large a share of the last 100 training episodes succeeded, and
+            of 100 more played by the policy as it then is; None uses all steps.
         learner: further options of :class:`lemae.algos.IPPOSettings`,
             :class:`lemae.algos.QSettings` or :class:`lemae.baselines.CMAESettings`.
         baseline: options of the baseline.

@@ -8,7 +8,9 @@ from lemae._seeds import Purpose, number
 from lemae.algos.rollout import Actor, Collector, VectorEnvLike
 from lemae.errors import ConfigError, TaskError
 
-_SEED = 10_000  # the same episodes for every run, method and seed
+#: The same episodes for every run, method and seed: those reported, and those that decide whether a
+#: run may end, apart so that no run ends because the reported ones happened to be won.
+_REPORTED, _DECIDING = 10_000, 20_000
 
 
 class WinRates(NamedTuple):
@@ -44,17 +46,29 @@ def evaluate(env: VectorEnvLike, actor: Actor, episodes: int = 100) -> WinRates:
 
     Cost: twice as many episodes as asked for.
     """
+    return WinRates(
+        *(_win_rate(env, actor, episodes, _REPORTED, greedy=greedy) for greedy in (False, True))
+    )
+
+
+def validate(env: VectorEnvLike, actor: Actor, episodes: int = 100) -> float:
+    """The sampled win rate in other episodes than :func:`evaluate`'s, with its arguments.
+
+    Cost: as many episodes as asked for.
+    """
+    return _win_rate(env, actor, episodes, _DECIDING, greedy=False)
+
+
+def _win_rate(
+    env: VectorEnvLike, actor: Actor, episodes: int, start: int, *, greedy: bool
+) -> float:
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}: play at least 1")
     actor = getattr(actor, "policy", actor)
-    return WinRates(*(_win_rate(env, actor, episodes, greedy=greedy) for greedy in (False, True)))
-
-
-def _win_rate(env: VectorEnvLike, actor: Actor, episodes: int, *, greedy: bool) -> float:
     collector = Collector(env)
     wins = played = 0
     for part in range(-(-episodes // env.num_envs)):
-        seed = number(Purpose.EVALUATION, _SEED, part)
+        seed = number(Purpose.EVALUATION, start, part)
         rollout = collector.collect(actor, seed=seed, greedy=greedy)
         wins += int(rollout.success.sum())
         played += len(rollout)
