@@ -349,6 +349,27 @@ def test_a_result_that_is_no_number_counts_as_python_says():
         assert_same(body(text))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max(state[0], state[1]) > 2",
+        "min(state[0], state[1]) > 2",
+        "max(state[0], 2, state[1], state[2]) <= 2",
+        "min([state[0], 2, state[1], state[2]]) < 2",
+        "max(state[0:3]) == state[0]",
+        "min(max(state[0], state[1]), state[2]) >= 2",
+        "max(state[0] > 2, state[1])",
+        "np.max(state[0:3]) > 2",
+        "np.minimum(state[0], state[1]) < 2 or state[0:3].min() > 0",
+    ],
+)
+def test_what_is_no_number_counts_in_max_and_min_as_python_says(text):
+    values = np.array([np.nan, -np.inf, 0, 1, 2, 3, np.inf])
+    states = np.zeros((len(values) ** 3, D))
+    states[:, :3] = np.stack(np.meshgrid(values, values, values), axis=-1).reshape(-1, 3)
+    assert_same(body(text), states)
+
+
 def test_numbers_count_as_float64():
     # 0.6 as float32 is above 0.6; a comparison in float32 would call them equal
     function = vectorize([(body("state[0] > 0.6"), "x")], 1)

@@ -125,17 +125,28 @@ class Functions(Algebra):
         return total
 
     def _builtin_max(self, *values: Any) -> Any:
-        return self._extreme("maximum", values)
+        return self._extreme("greater", values)
 
     def _builtin_min(self, *values: Any) -> Any:
-        return self._extreme("minimum", values)
+        return self._extreme("less", values)
 
     def _extreme(self, op: str, values: tuple[Any, ...]) -> Any:
+        """The largest or smallest of numbers: by NumPy's ``op``, or by a comparison as in Python.
+
+        They differ where something is not a number: NumPy returns that, and Python compares, which
+        leaves the earlier value, whichever of the two it is.
+        """
         items = self.items(values[0]) if len(values) == 1 else list(values)
         whole = all(kind_of(item) != "float" for item in items)
         numbers = [self.number(item) for item in items]
         kind = "int" if whole else "float"
-        return functools.reduce(lambda a, b: self.node(op, a, b, kind=kind), numbers)
+
+        def further(best: Any, number: Any) -> Any:
+            if op in ("maximum", "minimum"):
+                return self.node(op, best, number, kind=kind)
+            return self.node("where", self.node(op, number, best), number, best, kind=kind)
+
+        return functools.reduce(further, numbers)
 
     def call_named(self, dotted: str, args: list[Any], keywords: dict[str, Any]) -> Any:
         """A call of a function of NumPy or ``math``."""
