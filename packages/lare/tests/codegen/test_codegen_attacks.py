@@ -577,6 +577,30 @@ def test_control_characters_are_named():
         check("def f(x):\n    # \u2028\n    return [x]\n", POLICY)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("x = x\x00", r"line 3, character U\+0000: remove it"),
+        ("x = x" + " + x" * 3000, "line 3, long line: split the expression"),
+        ("x = (x", "line 5, syntax error: EOF in multi-line"),  # where the file ends
+    ],
+)
+def test_what_is_refused_before_the_parser_has_a_line(line, said):
+    source = f"def f(x):\n    y = 1\n    {line}\n    return [x]\n"
+    with pytest.raises(UnsafeCodeError, match=said) as caught:
+        check(source, POLICY)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_message_lists_so_many_problems_and_counts_the_rest():
+    with pytest.raises(
+        UnsafeCodeError, match=r"for 4000 reason(?s:.)*\n- and 3900 more$"
+    ) as caught:
+        check(body("\n".join(["x.f"] * 4000)), POLICY)
+    assert len(caught.value.problems) == 4000
+    assert len(str(caught.value)) < 20_000
+
+
 @pytest.mark.parametrize("name", ["growing product", "alias of the argument", "list in itself"])
 def test_the_child_tells_the_line_of_an_attack(name):
     code = check(body(STOPPED[name]), POLICY)
@@ -694,9 +718,10 @@ def test_the_child_alone_stops_files_sockets_and_processes(tmp_path):
 )
 def test_an_endless_call_is_killed(text, said):
     start = time.monotonic()
-    with pytest.raises(ExecutionError, match=said):
+    with pytest.raises(ExecutionError, match=said) as caught:
         run_unguarded(text, wall_s=2.0)
     assert time.monotonic() - start < 15
+    assert "process" in caught.value.isolation
 
 
 @linux_only
@@ -753,8 +778,9 @@ def test_forged_output_is_refused(sent):
     if not eval(sent) or b"1099511627775" in eval(sent):
         assert child_module._parse(output, 1) == (("process",), ())  # cut off
         return
-    with pytest.raises(ExecutionError, match="only the returned arrays"):
+    with pytest.raises(ExecutionError, match="only the returned arrays") as caught:
         child_module._parse(output, 1)
+    assert caught.value.isolation == ("process",)
 
 
 def test_a_child_that_forges_its_pipe_is_refused():

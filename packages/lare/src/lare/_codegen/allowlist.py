@@ -147,8 +147,11 @@ def _parsed(text: str, policy: Policy) -> ast.Module:
         _check_characters(text)
         _check_line_lengths(text)
         tree = parse(text)
+    except UnsafeCodeError:
+        raise  # although it is a ValueError
     except tokenize.TokenError as error:
-        _refuse(0, "syntax error", str(error.args[0]))
+        message, (line, _) = error.args
+        _refuse(line, "syntax error", message)
     except SyntaxError as error:
         _refuse(error.lineno or 0, "syntax error", f"{error.msg}: give complete, valid Python")
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:

@@ -155,7 +155,8 @@ def _run(
         isolation, outcomes = _parse(output, len(calls))
         if len(outcomes) < len(calls):
             raise ExecutionError(
-                _explain(ending, len(outcomes), calls, bool(isolation), _tail(complaints))
+                _explain(ending, len(outcomes), calls, bool(isolation), _tail(complaints)),
+                isolation,
             )
     _warn_of_missing(isolation)
     return ChildReport(outcomes, isolation, seconds)
@@ -340,6 +341,7 @@ class _NonsenseError(Exception):
 
 def _parse(output: bytes, n_calls: int) -> tuple[tuple[str, ...], tuple[Outcome, ...]]:
     """Read everything that is complete. Whatever the bytes are, only checked values come out."""
+    isolation: tuple[str, ...] = ()
     outcomes: list[Outcome] = []
     view = memoryview(output)
     try:
@@ -359,7 +361,7 @@ def _parse(output: bytes, n_calls: int) -> tuple[tuple[str, ...], tuple[Outcome,
             raise _NonsenseError("more than the results")
     except _NonsenseError as error:
         raise ExecutionError(
-            f"the child process sent {error}: only the returned arrays may leave it"
+            f"the child process sent {error}: only the returned arrays may leave it", isolation
         ) from None
     return isolation, tuple(outcomes)
 

@@ -47,8 +47,9 @@ class OpenAIChat:
 
     Args:
         model: name of the model at the service.
-        base_url: address up to and without ``/chat/completions``. By default that of the
-            environment variable ``OPENAI_BASE_URL``, else OpenAI's own.
+        base_url: address up to and without ``/chat/completions``, and without a user, a password
+            or a query. By default that of the environment variable ``OPENAI_BASE_URL``, else
+            OpenAI's own.
         api_key_env: environment variable that holds the key. Without it, addresses other than
             OpenAI's get a placeholder, which local servers accept.
         timeout_s: for one request, from its start to the last byte of the answer.
@@ -59,7 +60,8 @@ class OpenAIChat:
         extra: further fields of the request, such as ``{"top_p": 0.9}``.
 
     Raises:
-        ValueError: if ``base_url`` is no address of a web service, or a number makes no sense.
+        ValueError: if ``base_url`` is no address of a web service or holds more than that, or a
+            number makes no sense.
     """
 
     def __init__(
@@ -85,8 +87,7 @@ class OpenAIChat:
                 "OPENAI_BASE_URL or else OpenAI's"
             )
         self.model = model
-        self._url = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
-        self.base_url = _shown_url(self._url)
+        self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL)
         self._api_key_env = api_key_env
         self._timeout_s = timeout_s
         self._max_retries = max_retries
@@ -152,7 +153,7 @@ class OpenAIChat:
         rung = self._rung if asked["schema"] is not None else len(_RUNGS) - 1
         with openai.OpenAI(
             api_key=key,
-            base_url=self._url,
+            base_url=self.base_url,
             timeout=self._timeout_s,
             max_retries=0,
             default_headers={"Accept-Encoding": "identity"},
@@ -260,7 +261,7 @@ class OpenAIChat:
     # --- keys and errors ------------------------------------------------------------------------
 
     def _is_openai(self) -> bool:
-        return (urlsplit(self._url).hostname or "").endswith("openai.com")
+        return (urlsplit(self.base_url).hostname or "").endswith("openai.com")
 
     def _find_key(self) -> str:
         key = os.environ.get(self._api_key_env, "").strip()
@@ -280,10 +281,7 @@ class OpenAIChat:
 
     def _translated(self, openai: Any, error: Exception, key: str) -> CodegenError:
         status = getattr(error, "status_code", None)
-        detail = _scrubbed(str(error), key)
-        if self._url != self.base_url:
-            detail = detail.replace(self._url, self.base_url)
-        detail = detail[:_MAX_DETAIL]
+        detail = _scrubbed(str(error), key)[:_MAX_DETAIL]
         if isinstance(error, openai.APITimeoutError | TimeoutError):
             return LLMTimeoutError(
                 f"{self.base_url} did not answer within {self._timeout_s:g} s: try again later, "
@@ -321,13 +319,17 @@ def _import_openai() -> Any:
     return openai
 
 
-def _shown_url(url: str) -> str:
-    """``url`` without user, password, query and fragment, which may hold secrets."""
+def _checked_url(url: str) -> str:
+    """``url``, if it holds no secrets: messages name the address, and a server can repeat it."""
+    if set(url) & set("@?#"):
+        raise ValueError(
+            "base_url holds @, ? or #, as with a user, a password or a query: give the address "
+            "alone, and the key in the environment variable that api_key_env names"
+        )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url is no address: give one such as http://127.0.0.1:8000/v1")
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
 def _scrubbed(text: str, key: str) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+_MAX_SHOWN = 100  # problems that a message lists
+
+
 class CodegenError(Exception):
     """Base of every error that this folder raises on purpose."""
 
@@ -42,7 +45,9 @@ class UnsafeCodeError(CodegenError, ValueError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        lines = "\n".join(f"- {problem}" for problem in self.problems)
+        lines = "\n".join(f"- {problem}" for problem in self.problems[:_MAX_SHOWN])
+        if len(self.problems) > _MAX_SHOWN:
+            lines += f"\n- and {len(self.problems) - _MAX_SHOWN} more"
         super().__init__(
             f"The code was refused for {len(self.problems)} reason(s). Change every one of these "
             f"and give the complete code again:\n{lines}"
@@ -54,7 +59,19 @@ class LimitError(CodegenError, RuntimeError):
 
 
 class ExecutionError(CodegenError, RuntimeError):
-    """The child process did not start, died, or went over a limit of time or output."""
+    """The child process did not start, died, or went over a limit of time or output.
+
+    Args:
+        message: what happened.
+        isolation: what held while the code ran; empty if it did not come to that.
+
+    Attributes:
+        isolation: the same.
+    """
+
+    def __init__(self, message: str, isolation: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.isolation = isolation
 
 
 class ReplyError(CodegenError, ValueError):
