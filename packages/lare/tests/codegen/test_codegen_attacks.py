@@ -593,11 +593,10 @@ def test_what_is_refused_before_the_parser_has_a_line(line, said):
 
 
 def test_a_message_lists_so_many_problems_and_counts_the_rest():
-    with pytest.raises(
-        UnsafeCodeError, match=r"for 4000 reason(?s:.)*\n- and 3900 more$"
-    ) as caught:
+    with pytest.raises(UnsafeCodeError, match="refused for 4000 reason") as caught:
         check(body("\n".join(["x.f"] * 4000)), POLICY)
     assert len(caught.value.problems) == 4000
+    assert str(caught.value).endswith("\n- and 3900 more")
     assert len(str(caught.value)) < 20_000
 
 

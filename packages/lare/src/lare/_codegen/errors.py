@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
 _MAX_SHOWN = 100  # problems that a message lists
 
 
