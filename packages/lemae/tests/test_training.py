@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lemae.errors import (
     ConfigError,
     IntegrityError,
     KeyStateError,
+    LemaeError,
     LemaeWarning,
     MissingExtraError,
     StateError,
@@ -612,12 +614,114 @@ def test_a_checkpoint_runs_no_code(tmp_path, monkeypatch):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "harm",))
 
-    folder = tmp_path / "run"
-    folder.mkdir()
-    torch.save({"settings": Harmful()}, folder / "checkpoint.pt")
+    path = tmp_path / "checkpoint.pt"
+    runs.save_tensors({"settings": Harmful()}, path)
     with pytest.raises(IntegrityError, match="is damaged"):
-        train(tiny(), folder)
+        train(tiny(), tmp_path)
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_flipped_byte_is_noticed_wherever_it_is(tmp_path):
+    path = tmp_path / "policy.pt"
+    runs.save_tensors({"weights": torch.arange(5.0), "counts": np.arange(3)}, path)
+    assert runs.load_tensors(path)["counts"].tolist() == [0, 1, 2]
+    assert torch.load(path, weights_only=True)["weights"].tolist() == [0, 1, 2, 3, 4]
+    saved = path.read_bytes()
+    for place in range(0, len(saved), 13):
+        path.write_bytes(saved[:place] + bytes([saved[place] ^ 1]) + saved[place + 1 :])
+        with pytest.raises(IntegrityError, match=r"policy\.pt is damaged .*SHA-256.*: restore it"):
+            runs.load_tensors(path)
+
+
+def test_a_damaged_policy_is_not_played(tmp_path):
+    settings = tiny(rollouts=1)
+    train(settings, tmp_path)
+    path = tmp_path / "policy.pt"
+    saved = bytearray(path.read_bytes())
+    saved[len(saved) // 2] ^= 1
+    path.write_bytes(saved)
+    with pytest.raises(IntegrityError, match=r"policy\.pt is damaged"):
+        load_policy(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xff\n", b"[]\n", b"{}\n", b"nothing\n", b"[" * 10**5 + b"\n"]
+)
+def test_a_damaged_log_is_refused(damage, tmp_path, monkeypatch):
+    cut_off(monkeypatch, after=2)
+    with pytest.raises(Cut):
+        train(tiny(rollouts=3), tmp_path, checkpoint_every_s=0)
+    monkeypatch.setattr(Collector, "collect", COLLECT)
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(damage + log.read_bytes())
+    with pytest.raises(IntegrityError, match=r"metrics\.jsonl is damaged .*: move it away"):
+        train(tiny(rollouts=3), tmp_path)
+    log.unlink()
+    assert train(tiny(rollouts=3), tmp_path)["steps"] > 0
+
+
+def test_a_policy_is_no_checkpoint(tmp_path):
+    train(tiny(rollouts=1), tmp_path)
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / "policy.pt").rename(tmp_path / "checkpoint.pt")
+    with pytest.raises(IntegrityError, match=r"checkpoint\.pt is no checkpoint"):
+        train(tiny(rollouts=1), tmp_path)
+
+
+# --- two at once ---------------------------------------------------------------------------------
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    with runs.locked(tmp_path / "run"):
+        with pytest.raises(LemaeError, match=r"another process is writing to .*run: wait"):
+            train(tiny(rollouts=1), tmp_path / "run")
+        assert not any((tmp_path / "run").iterdir())
+    results = train(tiny(rollouts=1), tmp_path / "run")
+    with runs.locked(tmp_path / "run"):
+        assert bits(train(tiny(rollouts=1), tmp_path / "run")) == bits(results)  # is only read
+
+
+def test_a_folder_is_kept_while_a_run_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    tried = []
+
+    def watched(self, *args, **options):
+        with pytest.raises(LemaeError, match="another process is writing"), runs.locked(tmp_path):
+            pass
+        tried.append(True)
+        return COLLECT(self, *args, **options)
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")  # the folder is emptied
+    train(tiny(rollouts=1), tmp_path)
+    assert tried
+
+
+def test_a_folder_is_free_when_its_process_was_killed(tmp_path):
+    pytest.importorskip("fcntl")
+    code = (
+        "import pathlib, sys, time\n"
+        "from lemae import runs\n"
+        "with runs.locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('kept', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "kept\n"
+        with pytest.raises(LemaeError, match="another process is writing"):
+            train(tiny(rollouts=1), tmp_path)
+        process.kill()
+    assert train(tiny(rollouts=1), tmp_path)["steps"] > 0
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="run is a file: name a folder"):
+        train(tiny(rollouts=1), tmp_path / "run")
 
 
 def test_changed_key_states_are_not_taken_for_those_the_run_began_with(

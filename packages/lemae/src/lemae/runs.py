@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
+import shutil
 import time
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, BinaryIO, SupportsFloat
 
 import numpy as np
 
 from lemae._kit import RunFolder
 from lemae._kit.files import write_text_atomic
 from lemae._kit.run import METRICS, SUMMARY
-from lemae.errors import ConfigError, IntegrityError, MissingExtraError, StateError
+from lemae.errors import ConfigError, IntegrityError, LemaeError, MissingExtraError, StateError
 from lemae.settings import Settings
 
 CHECKPOINT = "checkpoint.pt"
@@ -28,6 +30,55 @@ _NAMES = "|".join(re.escape(name) for name in (METRICS, SUMMARY, CHECKPOINT, POL
 _SCRATCH = re.compile(rf"\.(?:{_NAMES})\.\w+")
 #: What a run writes.
 _OURS = re.compile(rf"{_NAMES}|{_SCRATCH.pattern}|events\.out\.tfevents\..*|requery-\d+")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder, which is made if need be, from other processes that write runs to it.
+
+    The system lets go of it when this process ends, however that happens. Where it has no such
+    locks, as on Windows and on some shared disks, the folder is not kept from anybody.
+
+    Raises:
+        ConfigError: if it is a file.
+        LemaeError: if another process has it.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file: name a folder for the run's results")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LemaeError(
+                f"another process is writing to {folder}: wait until it is done, or name another "
+                "folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def strangers(folder: Path) -> list[str]:
+    """Names of what a folder holds that no run writes."""
+    return sorted(path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name))
+
+
+def empty(folder: Path) -> None:
+    """Delete what a folder holds, but not the folder, which may be :func:`locked`."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -89,7 +140,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as saved:
             return {name: saved[name] for name in saved.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of many kinds, by what the damage is
         raise ConfigError(f"{path} is missing or damaged ({error}): move the run away") from error
 
 
@@ -128,6 +179,10 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         saved = load_tensors(self.path)
+        if saved.keys() != {"settings", "inputs", "state"}:
+            raise IntegrityError(
+                f"{self.path} is no checkpoint: remove {self.folder} to begin the run anew"
+            )
         if saved["settings"] != self.settings:
             raise ConfigError(
                 f"{self.folder} holds an interrupted run with other settings: name another folder, "
@@ -152,6 +207,7 @@ class Checkpoint:
 
         Raises:
             ConfigError: if the folder holds files that no run writes.
+            IntegrityError: if the log is damaged.
             MissingExtraError: without TensorBoard, if that was asked for.
         """
         if not self.path.is_file():
@@ -159,17 +215,22 @@ class Checkpoint:
         for path in self.folder.iterdir():
             if _SCRATCH.fullmatch(path.name):
                 path.unlink()
-        log = (
-            TensorBoardFolder(self.folder, steps=steps, resume=True)
-            if tensorboard
-            else RunFolder(self.folder, resume=True)
-        )
         metrics = self.folder / METRICS
-        if metrics.is_file():
-            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text_atomic(
-                metrics, "".join(line for line in lines if json.loads(line)["step"] <= steps)
+        try:
+            log = (
+                TensorBoardFolder(self.folder, steps=steps, resume=True)
+                if tensorboard
+                else RunFolder(self.folder, resume=True)
             )
+            if metrics.is_file():
+                lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+                write_text_atomic(
+                    metrics, "".join(line for line in lines if json.loads(line)["step"] <= steps)
+                )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise IntegrityError(
+                f"{metrics} is damaged ({error}): move it away to go on without what was logged"
+            ) from error
         return log
 
     def remove(self) -> None:
@@ -214,14 +275,13 @@ class TensorBoardFolder(RunFolder):
 
 def _start(folder: Path, *, tensorboard: bool) -> RunFolder:
     """Empty the folder of a run that has no checkpoint, unless it holds anything of others."""
-    if folder.is_dir():
-        strange = sorted(p.name for p in folder.iterdir() if not _OURS.fullmatch(p.name))
-        if strange:
-            raise ConfigError(
-                f"{folder} holds {', '.join(strange[:5])}, which no run wrote and which would be "
-                "lost: name another folder, or move them away"
-            )
-    return (TensorBoardFolder if tensorboard else RunFolder)(folder, overwrite=True)
+    if strange := strangers(folder):
+        raise ConfigError(
+            f"{folder} holds {', '.join(strange[:5])}, which no run wrote and which would be lost: "
+            "name another folder, or move them away"
+        )
+    empty(folder)
+    return (TensorBoardFolder if tensorboard else RunFolder)(folder, resume=True)
 
 
 def check_inputs(folder: Path, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -245,12 +305,18 @@ def check_inputs(folder: Path, saved: Mapping[str, str], now: Mapping[str, str])
 
 
 def save_tensors(state: Mapping[str, Any], path: Path) -> None:
-    """Write tensors, NumPy arrays and plain values, replacing the file in one move."""
+    """Write tensors, NumPy arrays and plain values, replacing the file in one move.
+
+    Behind what torch writes and reads comes the SHA-256 of it: one file cannot disagree with
+    itself, wherever the writing is cut off.
+    """
     import torch
 
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         torch.save(_packed(state), scratch)
+        with scratch.open("r+b") as stream:
+            stream.write(_sha256(stream, scratch.stat().st_size))
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -260,19 +326,36 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """Read what :func:`save_tensors` wrote; no code of a file is run.
 
     Raises:
-        IntegrityError: if the file is damaged.
+        IntegrityError: if the file is missing or damaged.
     """
-    import pickle
-
     import torch
 
     try:
+        with path.open("rb") as stream:
+            found = _sha256(stream, path.stat().st_size - _DIGEST_BYTES)
+            if found != stream.read():
+                raise ValueError(
+                    f"its SHA-256 is {found.hex()[:12]}..., not the one that was saved at its end"
+                )
         state: dict[str, Any] = _unpacked(torch.load(path, weights_only=True))
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # of many kinds, by what the damage is
         raise IntegrityError(
-            f"{path} is damaged ({error}): remove it to begin the run anew"
+            f"{path} is damaged ({error}): restore it, or remove {path.parent} to begin the run "
+            "anew"
         ) from error
     return state
+
+
+_DIGEST_BYTES = 32
+
+
+def _sha256(stream: BinaryIO, length: int) -> bytes:
+    """Of the next ``length`` bytes, which are read in parts: they can fill most of the memory."""
+    digest = hashlib.sha256()
+    while part := stream.read(min(max(length, 0), 2**20)):
+        digest.update(part)
+        length -= len(part)
+    return digest.digest()
 
 
 def _packed(value: Any) -> Any:

@@ -94,7 +94,9 @@ def train(
         ConfigError: if a setting is unknown, ``out`` holds a run with other settings, or there is
             no model to be asked.
         LLMError: if the model's service failed; the run goes on from its checkpoint.
+        IntegrityError: if the checkpoint or the log of an interrupted run is damaged.
         KeyStateError: without usable key states, if ``on_failure`` is ``"raise"``.
+        LemaeError: if another process is writing to ``out``, or what is learned is not finite.
         MissingExtraError: without TensorBoard, if that was asked for.
         StateError: if key states or a baseline's file are not those of the run in ``out``.
         TaskError: if the task is unknown, or all its episodes break off.
@@ -104,32 +106,45 @@ def train(
     """
     if checkpoint_every_s is not None and not checkpoint_every_s >= 0:
         raise ConfigError(f"checkpoint_every_s is {checkpoint_every_s}: give 0 or more, or None")
-    folder = None if out is None else Path(out)
-    if folder is not None and (done := runs.finished(folder, settings.as_dict())) is not None:
-        runs.check_inputs(folder, done.get("inputs", {}), inputs(settings))
+    if out is None:
+        run = _Run(settings, llm)
+        while not run.is_finished():
+            run.iterate(None)
+        return {**run.results(), **run.arrays()}
+    folder = Path(out)
+    if (done := _read_back(settings, folder)) is not None:
         return done
     run = _Run(settings, llm)
-    checkpoint = log = None
-    if folder is not None:
+    with runs.locked(folder):
+        # Another process may have finished it in the meantime.
+        if (done := _read_back(settings, folder)) is not None:
+            return done
         checkpoint = runs.Checkpoint(folder, settings.as_dict(), run.inputs, checkpoint_every_s)
         if (state := checkpoint.load()) is not None:
             run.load_state_dict(state)
         log = checkpoint.open_log(run.steps, tensorboard=tensorboard)
-    while not run.is_finished():
-        asked = len(run.requeries)
-        run.iterate(log)
-        # What was paid for is kept at once.
-        if checkpoint is not None and (checkpoint.is_due() or len(run.requeries) > asked):
-            checkpoint.save(run.state_dict())
-    results, arrays = run.results(), run.arrays()
-    if log is not None and checkpoint is not None:
-        runs.save_tensors(_policy(run.learner).state_dict(), log.path / runs.POLICY)
-        runs.write_arrays(log.path, arrays)
+        while not run.is_finished():
+            asked = len(run.requeries)
+            run.iterate(log)
+            # What was paid for is kept at once.
+            if checkpoint.is_due() or len(run.requeries) > asked:
+                checkpoint.save(run.state_dict())
+        results, arrays = run.results(), run.arrays()
+        runs.save_tensors(_policy(run.learner).state_dict(), folder / runs.POLICY)
+        runs.write_arrays(folder, arrays)
         log.write_summary(
             results, settings=settings.as_dict(), seed=settings.seed, device=settings.device
         )
         checkpoint.remove()
-    return {**results, **arrays}
+        return {**results, **arrays}
+
+
+def _read_back(settings: Settings, folder: Path) -> dict[str, Any] | None:
+    """Results of a run that is finished, and was of what files hold now; None if there is none."""
+    done = runs.finished(folder, settings.as_dict())
+    if done is not None:
+        runs.check_inputs(folder, done.get("inputs", {}), inputs(settings))
+    return done
 
 
 def make_env(settings: Settings, num_envs: int) -> Any:
