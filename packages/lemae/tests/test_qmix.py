@@ -498,6 +498,8 @@ def test_seeds_make_weights_and_leave_the_global_generator_alone():
         ({"td_lambda": -0.1}, "td_lambda is -0.1"),
         ({"epsilon_finish": 2}, "epsilon_finish is 2"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0: it must be positive"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf: it must be positive and finite"),
+        ({"max_gradient": float("nan")}, "max_gradient is nan: it must be positive and finite"),
         ({"hidden": 0}, "hidden is 0"),
         ({"batch_size": 9, "capacity": 8}, "batch_size is 9 and capacity 8"),
     ],

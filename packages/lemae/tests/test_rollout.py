@@ -396,3 +396,38 @@ def test_whole_numbers_at_reset_do_not_cut_later_ones():
     env.step = lambda actions: ((found := step(actions))[0] + 0.5, *found[1:])
     with pytest.raises(TaskError, match=r"were int64 at reset and are float\d+ now"):
         Collector(env).collect(Walker(), seed=0)
+
+
+class Broken(Line):
+    """Tells what is no number at the second step of an episode, or only after its end."""
+
+    def __init__(self, name, value, early):
+        super().__init__(4, size=4, limit=20, observed=name == "observations")
+        self.name, self.value, self.early = name, value, early
+
+    def step(self, actions):
+        after = self.ended.copy()
+        states, rewards, terminated, truncated, _ = super().step(actions)
+        self.broken = self.t == 2 if self.early else after
+        if self.name == "states":
+            states[self.broken] = self.value
+        if self.name == "rewards":
+            rewards[self.broken] = self.value
+        return states, rewards, terminated, truncated, {"success": terminated}
+
+    def _observations(self, states):
+        found = super()._observations(states)
+        if states.any():  # not at reset
+            found[self.broken] = self.value
+        return found
+
+
+@pytest.mark.parametrize("name", ["states", "rewards", "observations"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused_unless_it_is_after_the_end(name, value):
+    walker = Walker((0.5, 0.5))
+    with pytest.raises(TaskError, match=rf"environment's {name} hold {value}, at step [12] of an"):
+        Collector(Broken(name, value, early=True)).collect(walker, seed=0)
+    episodes = Collector(Broken(name, value, early=False)).collect(walker, seed=0)
+    assert episodes.lengths.min() < episodes.lengths.max()
+    assert np.isfinite(episodes.rewards).all()

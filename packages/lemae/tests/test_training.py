@@ -837,6 +837,44 @@ def test_an_environment_that_always_breaks_off_is_given_up():
         train(tiny(options={"aborts": list(range(8))}))
 
 
+# --- numbers that are none -----------------------------------------------------------------------
+
+
+def test_a_broken_policy_is_not_saved(tmp_path, monkeypatch):
+    """A reward that no float32 can hold, after some good rollouts."""
+    rollouts = iter(range(100))
+
+    def broken(self, *args, **options):
+        episodes = COLLECT(self, *args, **options)
+        if options.get("explorer") is not None and next(rollouts) == 2:
+            episodes.rewards[0] = 1e200
+        return episodes
+
+    monkeypatch.setattr(Collector, "collect", broken)
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(LemaeError, match=r"steps of line_task:make these are not finite: policy_l"),
+    ):
+        train(tiny(), tmp_path, checkpoint_every_s=0)
+    saved = runs.load_tensors(tmp_path / "checkpoint.pt")["state"]
+    assert saved["counts"]["rollouts"] == 2
+    assert all(weight.isfinite().all() for weight in saved["parts"]["learner"]["actor"].values())
+
+
+@pytest.mark.parametrize(("algo", "learner"), [("ippo", {"epochs": 1}), ("qmix", Q)])
+def test_weights_that_the_last_step_broke_are_noticed(algo, learner):
+    settings = tiny(rollouts=1, algo=algo, learner={**learner, "learning_rate": 1e39})
+    with pytest.raises(LemaeError, match=r"not finite: weights of the policy\. .*learning_rate"):
+        train(settings)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["learning_rate", "clip", "max_gradient", "entropy", "value"])
+def test_options_of_the_learner_are_finite(name, value):
+    with pytest.raises(ConfigError, match=rf"{name} is {value}: .* finite"):
+        train(tiny(learner={name: value}))
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import time
 import warnings
 from collections import deque
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
+import torch
 
 from lemae import baselines, runs
 from lemae._kit import RunFolder
@@ -20,7 +22,7 @@ from lemae.algos.evaluation import evaluate, validate
 from lemae.algos.ippo import IPPO, IPPOSettings
 from lemae.algos.qmix import QLearner, QSettings
 from lemae.algos.rollout import Collector, Episodes, Explorer, FixedEpsilon, VectorEnvLike
-from lemae.errors import ConfigError, KeyStateError, LemaeWarning, TaskError
+from lemae.errors import ConfigError, KeyStateError, LemaeError, LemaeWarning, TaskError
 from lemae.explore import RandomActions
 from lemae.generation import requery
 from lemae.guidance import Guidance, load_key_states, shipped
@@ -432,6 +434,7 @@ class _Run:
         )
         self.counts["rollouts"] += 1
         losses = self._learn(episodes) if self._count(episodes) else {}
+        self._check_learned(losses)
         self.times["trained_s"] += time.perf_counter() - start
         self.mastered = self._is_mastered()
         if log is not None and len(episodes):
@@ -486,6 +489,21 @@ class _Run:
             self.learner.observe(episodes)
             return self.learner.update(self._rewards)
         return self.learner.update(episodes, self._rewards(episodes))
+
+    def _check_learned(self, losses: Mapping[str, float]) -> None:
+        """End the run before numbers that are not finite are saved, or played with."""
+        broken = [name for name, value in losses.items() if not math.isfinite(value)]
+        policy = _policy(self.learner)
+        if isinstance(policy, torch.nn.Module) and not all(
+            bool(weight.isfinite().all()) for weight in policy.parameters()
+        ):
+            broken.append("weights of the policy")
+        if broken:
+            raise LemaeError(
+                f"after {self.steps} steps of {self.settings.task} these are not finite: "
+                f"{', '.join(broken)}. Look for huge rewards, states or weights of them, or give a "
+                "smaller learning_rate"
+            )
 
     def _requery(self, guidance: Guidance, log: RunFolder | None) -> None:
         """Have further key states named by what the old ones have met."""

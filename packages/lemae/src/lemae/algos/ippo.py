@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,11 +70,13 @@ class IPPOSettings:
     def __post_init__(self) -> None:
         positive = ("hidden", "learning_rate", "epochs", "clip", "max_gradient")
         for name in (*positive, "imitated_episodes", "imitated_steps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}: it must be positive and finite"
+                )
         for name in ("entropy", "value", "self_imitation"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more, and finite")
         for name in ("gamma", "gae_lambda", "imitate_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")

@@ -77,8 +77,10 @@ class QSettings:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")
         for name in self.__dataclass_fields__.keys() - {*shares, "mixer", "double", "recurrent"}:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}: it must be positive and finite"
+                )
         if self.batch_size > self.capacity:
             raise ConfigError(
                 f"batch_size is {self.batch_size} and capacity {self.capacity}: keep at least one "

@@ -322,8 +322,8 @@ class Collector:
             ConfigError: if there is a mixer without explorer, or rewards do not tell success and
                 the environment's info does not either.
             ShapeError: if the environment returns states of another shape than it says.
-            TaskError: if an episode does not end within the environment's limit, or whole numbers
-                as states are followed by others.
+            TaskError: if an episode does not end within the environment's limit, whole numbers as
+                states are followed by others, or a state, an observation or a reward is not finite.
         """
         if mixer is not None and explorer is None:
             raise ConfigError("a mixer of random actions needs an explorer: give explorer=")
@@ -431,7 +431,7 @@ class _Record:
         info: Mapping[str, Any],
     ) -> bool:
         """Write down what ``step`` steps led to; whether an episode succeeded."""
-        np.multiply(reward, active, out=self.rewards[step - 1])
+        self.rewards[step - 1] = np.where(active, reward, 0.0)
         ended = terminated | truncated
         if "aborted" in info:
             aborted = active & info["aborted"]
@@ -467,4 +467,21 @@ class _Record:
             np.stack(self.observations) if self.observations else None,
             np.stack(self.available) if self.available else None,
         )
-        return played.select(~self.aborted)
+        kept = played.select(~self.aborted)
+        for name in ("states", "observations", "rewards"):
+            _check_finite(name, getattr(kept, name), kept.lengths)
+        return kept
+
+
+def _check_finite(name: str, values: np.ndarray | None, lengths: np.ndarray) -> None:
+    """Refuse what a learner would make a broken policy of; behind an end anything may stand."""
+    if values is None or np.isfinite(values).all():
+        return
+    steps = np.arange(len(values))[:, None]
+    played = steps < lengths if name == "rewards" else steps <= lengths
+    for place in map(tuple, np.argwhere(~np.isfinite(values))):
+        if played[place[:2]]:
+            raise TaskError(
+                f"the environment's {name} hold {values[place]}, at step {place[0]} of an episode: "
+                "give finite numbers"
+            )
