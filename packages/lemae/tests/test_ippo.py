@@ -55,13 +55,19 @@ def test_positions_of_ones():
     encode = OneHot((3, 2))
     assert encode.size == 5
     assert encode(np.array([[0.0, 0.0], [2.0, 1.0]])).tolist() == [[0, 3], [2, 4]]
-    for bad in ([3.0, 0.0], [0.0, -1.0]):
-        with pytest.raises(ShapeError, match=r"outside 0\.\.n_values - 1"):
-            encode(np.array([bad]))
+    for bad in ([3.0, 0.0], [0.0, -1.0], [1.5, 0.0], [0.0, -0.5], [0.0, 1.001], [np.inf, 0.0]):
+        with (
+            np.errstate(invalid="ignore"),
+            pytest.raises(ShapeError, match=r"a fraction, or a number outside 0\.\.n_values - 1"),
+        ):
+            encode(np.array([bad], np.float32))
     with pytest.raises(ShapeError, match="states have length 3, n_values 2"):
         encode(np.zeros((4, 3)))
-    with pytest.raises(ConfigError, match="at least 1 each"):
-        OneHot((3, 0))
+    for bad in (0, 1.5, np.nan):
+        with pytest.raises(ConfigError, match=rf"n_values\[1\] is {bad}: give a whole number"):
+            OneHot((3, bad))
+    with pytest.raises(ConfigError, match="n_values is empty"):
+        OneHot(())
 
 
 def separately(stack, inputs):
@@ -135,8 +141,10 @@ def test_first_weights_are_orthogonal_and_differ():
     again = Perceptrons(2, 7, 3, one_hot=False, hidden=5, last_gain=0.01, seed=0)
     assert torch.equal(stack.first, again.first)
     assert not torch.equal(stack.first, Perceptrons(2, 7, 3, one_hot=False, hidden=5, seed=1).first)
-    with pytest.raises(ConfigError, match="hidden=0"):
+    with pytest.raises(ConfigError, match="hidden is 0: give a whole number"):
         Perceptrons(2, 7, 3, one_hot=False, hidden=0)
+    with pytest.raises(ConfigError, match="last_gain is nan: give a finite number"):
+        Perceptrons(2, 7, 3, one_hot=False, last_gain=np.nan)
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from lemae._values import real, whole
 from lemae.errors import ConfigError, ShapeError
 
 
@@ -23,16 +24,14 @@ class OneHot:
         size: length of the one-hot vector.
 
     Raises:
-        ConfigError: if an index has no value.
+        ConfigError: if there is no index, or one has no value.
     """
 
     def __init__(self, n_values: Sequence[int]) -> None:
-        self.n_values = np.asarray(n_values, np.int64)
-        if not len(self.n_values) or self.n_values.min() < 1:
-            raise ConfigError(
-                f"n_values is {tuple(n_values)}: give the number of values of each index, at least "
-                "1 each"
-            )
+        if not len(n_values):
+            raise ConfigError("n_values is empty: give the number of values of each index")
+        counts = [whole(f"n_values[{i}]", count) for i, count in enumerate(n_values)]
+        self.n_values = np.array(counts, np.int64)
         self.size = int(self.n_values.sum())
         self._counts = self.n_values.astype(np.uint64)
         self._offsets = np.concatenate([[0], np.cumsum(self.n_values)[:-1]])
@@ -41,7 +40,7 @@ class OneHot:
         """Positions of the ones, int64 ``[..., d]``, for states ``[..., d]``.
 
         Raises:
-            ShapeError: if the states have another length or a number lies outside its range.
+            ShapeError: if the states have another length, or a number is no whole one of its range.
         """
         if states.shape[-1] != len(self.n_values):
             raise ShapeError(
@@ -49,10 +48,13 @@ class OneHot:
                 "number of values per index"
             )
         values = states.astype(np.int64)
-        if (values.view(np.uint64) >= self._counts).any():  # below 0 is a huge number there
+        # Below 0 is a huge number without a sign. count_nonzero is several times faster than any.
+        if np.count_nonzero(values.view(np.uint64) >= self._counts) or np.count_nonzero(
+            values.astype(states.dtype) != states
+        ):
             raise ShapeError(
-                f"a state holds a number outside 0..n_values - 1 = {tuple(self.n_values - 1)}: "
-                "one-hot input is for whole numbers in these ranges"
+                "a state holds a fraction, or a number outside 0..n_values - 1 = "
+                f"{tuple(self.n_values - 1)}: one-hot input is for whole numbers in these ranges"
             )
         positions: np.ndarray = values + self._offsets
         return positions
@@ -76,7 +78,7 @@ class Perceptrons(nn.Module):
         seed: of the first weights, which are orthogonal.
 
     Raises:
-        ConfigError: if a size is not positive.
+        ConfigError: if a size is not positive, or the scale negative or not finite.
     """
 
     def __init__(
@@ -91,11 +93,9 @@ class Perceptrons(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(networks, n_inputs, n_outputs, hidden) < 1:
-            raise ConfigError(
-                f"networks={networks}, n_inputs={n_inputs}, n_outputs={n_outputs}, "
-                f"hidden={hidden}: each must be positive"
-            )
+        networks, n_inputs = whole("networks", networks), whole("n_inputs", n_inputs)
+        n_outputs, hidden = whole("n_outputs", n_outputs), whole("hidden", hidden)
+        last_gain = real("last_gain", last_gain)
         self.one_hot = one_hot
         random = torch.Generator().manual_seed(seed)
         sizes = (n_inputs, hidden, hidden, n_outputs)
