@@ -50,7 +50,8 @@ def to_reset(
         envs: as for :func:`selected`.
         n_envs: N.
         started: whether all copies have been reset before.
-        options: ``{"reset_mask": mask}``, gymnasium's way to say the same as ``envs``.
+        options: ``{"reset_mask": mask}``, gymnasium's way to say the same as ``envs``; the mask is
+            bool ``[N]`` there and no list of numbers.
 
     Raises:
         ConfigError: also for other options, and for a first reset that leaves copies out.
@@ -60,7 +61,12 @@ def to_reset(
             raise ConfigError(
                 f'options are {sorted(options)}: give {{"reset_mask": mask}}, or envs instead'
             )
-        envs = options["reset_mask"]
+        envs = as_array(options["reset_mask"])
+        if envs.dtype != bool or envs.shape != (n_envs,):
+            raise ConfigError(
+                f"reset_mask has shape {envs.shape} and type {envs.dtype}: give a bool for each of "
+                f"the {n_envs} copies, or the numbers of copies as envs"
+            )
     copies = selected(envs, n_envs)
     if not started and len(np.unique(copies)) < n_envs:
         raise ConfigError("no copy has been started: reset all of them first")

@@ -6,7 +6,6 @@ a move is one addition and needs no test for the border.
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from lemae._copies import checked_actions, to_reset
+from lemae._values import array, random_state, reading, whole
 from lemae.envs.drawing import render
 from lemae.envs.maps import GridMap
 from lemae.errors import ConfigError, ShapeError, StateError
@@ -263,23 +263,25 @@ class GridVectorEnv(VectorEnv[Array, Array, Array], ABC):
 
         Raises:
             StateError: if it belongs to another task, other options or another number of copies, or
-                is not complete.
+                is not complete; nothing is changed then.
         """
-        own = self._identity()
-        theirs = {key: saved.get(key) for key in own}
-        if theirs != own:
-            raise StateError(
-                f"the saved state is of {theirs}, this environment is {own}: make the one that was "
-                "saved"
-            )
-        missing = [key for key in ("states", "elapsed", "rng") if key not in saved]
-        if missing:
-            raise StateError(f"the saved state lacks {missing}: give what state_dict() returned")
-        cells, mode = self._decode(saved["states"], self.num_envs)
-        self._begin(np.arange(self.num_envs), cells, mode)
-        self._elapsed[:] = saved["elapsed"]
-        self._ended = self._succeeded() | (self._elapsed >= self.episode_limit)
-        self.np_random.bit_generator.state = saved["rng"]
+        own, copies = self._identity(), self.num_envs
+        with reading("this environment"):
+            theirs = {key: saved.get(key) for key in own}
+            if theirs != own:
+                raise StateError(
+                    f"the saved state is of {theirs}, this environment is {own}: make the one that "
+                    "was saved"
+                )
+            states = array("states", saved["states"], (copies, self.d), np.int64)
+            cells, mode = self._decode(states, copies)
+            limit = self.episode_limit
+            elapsed = array("elapsed", saved["elapsed"], (copies,), np.int64, 0, limit)
+            rng = random_state(saved["rng"])
+        self._begin(np.arange(copies), cells, mode)
+        self._elapsed = elapsed
+        self._ended = self._succeeded() | (self._elapsed >= limit)
+        self.np_random.bit_generator.state = rng
 
     def _identity(self) -> dict[str, Any]:
         return {"name": self.name, "options": self.options, "num_envs": self.num_envs}
@@ -371,22 +373,6 @@ class GridVectorEnv(VectorEnv[Array, Array, Array], ABC):
         if seed is not None:
             seed = whole("seed", seed, lowest=0)
             self._np_random, self._np_random_seed = seeding.np_random(seed)
-
-
-def whole(name: str, value: Any, *, lowest: int = 1, highest: int | None = None) -> int:
-    """``value`` if it is a whole number within bounds.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = lowest - 1
-    if isinstance(value, bool) or number < lowest or (highest is not None and number > highest):
-        bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
-        raise ConfigError(f"{name} is {value!r}: give a whole number {bounds}")
-    return number
 
 
 def checked_render_mode(render_mode: str | None) -> str | None:

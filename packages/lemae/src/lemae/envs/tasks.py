@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lemae.envs.grid import Array, Blueprint, whole
+from lemae._values import whole
+from lemae.envs.grid import Array, Blueprint
 from lemae.envs.maps import GridMap, Switch
 from lemae.errors import ConfigError
 from lemae.task import StateEntry, TaskSpec
