@@ -166,7 +166,7 @@ def test_exploration_ends_with_the_success_that_completes_the_number():
     assert share(walker) == 0
     memory.insert((0, 1), success=True)
     assert explorer(memory, until=3).solved
-    with pytest.raises(ConfigError, match="until is 0: give the number of successes"):
+    with pytest.raises(ConfigError, match="until is 0: give a whole number"):
         explorer(memory, until=0)
 
 
@@ -259,7 +259,10 @@ def test_wrong_arguments_say_what_to_give():
         KsmtExplorer(KSMT(2), 1, rule="best")
     with pytest.raises(ConfigError, match="n_envs is 0"):
         KsmtExplorer(KSMT(2), 0)
-    with pytest.raises(StateError, match="3 copies, this explorer of 2"):
+    for until in (math.nan, math.inf, 1.5):
+        with pytest.raises(ConfigError, match=f"until is {until}"):
+            KsmtExplorer(KSMT(2), 1, until=until)
+    with pytest.raises(StateError, match=r"this explorer of 2 copies \(epsilon has shape \(3,\)"):
         KsmtExplorer(KSMT(2), 2).load_state_dict(KsmtExplorer(KSMT(2), 3).state_dict())
 
 
@@ -404,7 +407,8 @@ def test_wrong_shapes_and_sizes_say_what_to_give():
         mixer.mix(np.zeros((2, 3)), np.ones(3))
     with pytest.raises(ShapeError, match=r"give \(2, 3, 4\)"):
         mixer.mix(np.zeros((2, 3)), np.ones(2), np.ones((2, 3)))
-    with pytest.raises(ConfigError, match=r"sticky is 0\.5: give at least 1"):
-        RandomActions(2, 3, 4, sticky=0.5)
-    with pytest.raises(StateError, match=r"\(2, 1\) copies and agents, this of \(2, 3\)"):
+    for sticky in (0.5, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=f"sticky is {sticky}: give a finite number of at le"):
+            RandomActions(2, 3, 4, sticky=sticky)
+    with pytest.raises(StateError, match=r"kept has shape \(2, 1\): give \(2, 3\)"):
         mixer.load_state_dict(RandomActions(2, 1, 4).state_dict())

@@ -173,8 +173,9 @@ def test_a_saved_state_stays_as_it_was():
 def test_errors_say_what_to_do():
     rng = np.random.default_rng(0)
     bank = filled([1, 2])
-    with pytest.raises(ConfigError, match="room for at least one"):
-        InstanceBank(3, 0)
+    for capacity in (0, 1.5, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=f"capacity is {capacity}: give a whole number of"):
+            InstanceBank(3, capacity)
     with pytest.raises(ConfigError, match="key state 3: there are 0 to 2"):
         bank.add(3, [1.0])
     with pytest.raises(ShapeError, match=r"2 orders.*\[m, d\]"):

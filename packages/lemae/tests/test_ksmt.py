@@ -1,6 +1,7 @@
 """Tree, graph and chain against plain counts over all episodes."""
 
 import json
+import math
 import pickle
 import warnings
 from functools import reduce
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lemae import ksmt
 from lemae.errors import ConfigError, IntegrityError, LemaeWarning, StateError
 from lemae.ksmt import KSMT, ChainMemory, DagMemory, load_memory, make_memory
 
@@ -506,18 +508,38 @@ def test_a_state_of_something_else_is_refused():
         KSMT(K, max_nodes=7).load_state_dict(KSMT(K).state_dict())
 
 
+def test_a_whole_file_that_holds_no_memory(tmp_path):
+    for state in ([], {"kind": "forest"}, {"kind": "tree", "limits": {"size": 3}}):
+        text = json.dumps({"format": 1, "sha256": ksmt._digest(state), "memory": state})
+        with pytest.raises(StateError, match="does not fit any tree memory"):
+            KSMT.from_json(text)
+        (tmp_path / "memory.json").write_text(text)
+        with pytest.raises(StateError, match="does not fit any"):
+            load_memory(tmp_path / "memory.json")
+    with pytest.raises(IntegrityError, match="cut off or damaged"):
+        KSMT.from_json("[" * 100_000)
+
+
 def test_wrong_arguments_say_what_to_give():
     with pytest.raises(ConfigError, match="memory is 'forest': give one of chain, dag, tree"):
         make_memory("forest", K)
-    with pytest.raises(ConfigError, match="max_nodes is 0"):
-        KSMT(K, max_nodes=0)
+    for max_nodes in (0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=f"max_nodes is {max_nodes}"):
+            KSMT(K, max_nodes=max_nodes)
     with pytest.raises(ConfigError, match="n_key_states is -1"):
         ChainMemory(-1)
     with pytest.raises(ConfigError, match="rate is 0"):
         ChainMemory(K, rate=0)
-    for order in [(0, 0), (4,), (-1,)]:
+    memory = KSMT(K)
+    for order in [(0, 0), (4,), (-1,), (0.5,), ("a",)]:
         with pytest.raises(ConfigError, match="different numbers from 0 to 3"):
-            KSMT(K).insert(order, success=False)
+            memory.insert(order, success=False)
+    for success in (-1, 2, math.nan, "no", [True, False]):
+        with pytest.raises(ConfigError, match=r"success is .*: give True or False"):
+            memory.insert((0,), success=success)
+    with pytest.raises(ValueError, match="soon"):
+        memory.insert((0,), success=False, step="soon")
+    assert memory.to_json() == KSMT(K).to_json()  # nothing was counted
 
 
 # --- further key states --------------------------------------------------------------------------

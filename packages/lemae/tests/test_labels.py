@@ -223,5 +223,8 @@ def test_wrong_calls_say_what_to_do():
     for envs in ([True, True, False], [0.5]):
         with pytest.raises(ConfigError, match="a list of numbers, or a bool for each of the 2"):
             labeler.reset(np.zeros((2, 1)), envs=envs)
+    labeler.reset(np.zeros((2, 1)))
+    with pytest.raises(ShapeError, match=r"active has shape \(1,\): give one per copy, \(2,\)"):
+        labeler.step(np.ones((2, 1)), [True])
     with pytest.raises(ConfigError, match="the copies are 0 to 1"):
         labeler.reset(np.zeros((2, 1)), envs=[2])

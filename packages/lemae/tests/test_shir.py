@@ -1,6 +1,7 @@
 """Hindsight and planned rewards against equations 1 and 2, step by step."""
 
 import copy
+import math
 import runpy
 from pathlib import Path
 
@@ -536,9 +537,15 @@ def test_a_state_of_other_key_states_is_refused():
         ({"success_tail": "plan"}, "success_tail is 'plan': give one of none, hindsight"),
         ({"plan_instance": "first"}, "give one of uniform, recent, nearest, medoid"),
         ({"subspace": "auto"}, "subspace is 'auto': give one of key, full"),
-        ({"alpha": 0}, "alpha must be positive"),
-        ({"beta": -1}, "beta not negative"),
-        ({"gamma": 2}, "gamma from 0 to 1"),
+        ({"alpha": 0}, "alpha is 0: give a finite number above 0"),
+        ({"alpha": math.inf}, "alpha is inf: give a finite number"),
+        ({"beta": -1}, "beta is -1: give a finite number of at least 0"),
+        ({"beta": math.inf}, "beta is inf"),
+        ({"beta": math.nan}, "beta is nan"),
+        ({"beta": "much"}, "beta is 'much'"),
+        ({"gamma": 2}, "gamma is 2: give a finite number of at least 0 and at most 1"),
+        ({"capacity": math.nan}, "capacity is nan: give a whole number of at least 1"),
+        ({"subspace_extra": [0.5]}, r"subspace_extra is 0\.5: give a whole number"),
         ({"scale": [1, -1]}, "finite weights, not negative"),
         ({"scale": 2.0}, "one per state index"),
     ],
@@ -565,6 +572,11 @@ def test_arrays_that_do_not_fit_are_refused():
         ShirRelabeler(WIDE).relabel(states, raw, [2], [0], [()])
     with pytest.raises(ShapeError, match="scale has 2 weights, the states 1 numbers"):
         ShirRelabeler(LINE, scale=[1, 1]).relabel(states, raw, [2], [0], [()])
+
+
+def test_a_memory_of_other_key_states_is_refused():
+    with pytest.raises(ConfigError, match="memory is of 5 key states and there are 3"):
+        relabeled(along(1, 3, 4), memory=KSMT(5))
 
 
 def test_a_chain_names_a_key_state_once():

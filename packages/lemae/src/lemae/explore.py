@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from lemae._copies import selected
-from lemae.errors import ConfigError, ShapeError, StateError
+from lemae._values import array, flag, random_state, reading, real, whole
+from lemae.errors import ConfigError, ShapeError
 from lemae.ksmt import Memory, NodeInfo
-from lemae.labels import Order
+from lemae.labels import Order, checked_order
 
 RuleName = Literal["degree", "leaf", "ucb", "thompson"]
 #: From the number of children (at least 1) and the counts of a node to the probability of
@@ -74,21 +75,17 @@ class KsmtExplorer:
             raise ConfigError(
                 f"eps_low={eps_low}, eps_high={eps_high}: give 0 <= eps_low <= eps_high <= 1"
             )
-        if n_envs < 1:
-            raise ConfigError(f"n_envs is {n_envs}: give the number of copies, at least 1")
-        if until < 1:
-            raise ConfigError(f"until is {until}: give the number of successes, at least 1")
         if not callable(rule) and rule not in get_args(RuleName):
             raise ConfigError(
                 f"rule is {rule!r}: give one of {', '.join(get_args(RuleName))}, or a function of "
                 "the degree and the node"
             )
         self.memory = memory
-        self.n_envs = n_envs
+        self.n_envs = n_envs = whole("n_envs", n_envs)
         self.eps_low = eps_low
         self.eps_high = eps_high
         self.rule = rule
-        self.until = until
+        self.until = whole("until", until)
         self.epsilon = np.full(n_envs, eps_high, dtype=np.float64)
         self.orders: list[Order] = [()] * n_envs
         self._succeeded = False
@@ -140,17 +137,20 @@ class KsmtExplorer:
         """Go on where :meth:`state_dict` was taken, bit for bit.
 
         Raises:
-            StateError: if it was taken of another number of copies.
+            StateError: if it was taken of another number of copies or of key states, or is not
+                what that method returns; nothing is changed then.
         """
-        if len(state["orders"]) != self.n_envs:
-            raise StateError(
-                f"the state is of {len(state['orders'])} copies, this explorer of {self.n_envs}: "
-                "build it for as many"
-            )
-        self.epsilon[:] = np.asarray(state["epsilon"])
-        self.orders = [tuple(order) for order in state["orders"]]
-        self._succeeded = bool(state["succeeded"])
-        self._rng.bit_generator.state = state["rng"]
+        with reading(f"this explorer of {self.n_envs} copies"):
+            epsilon = array("epsilon", state["epsilon"], (self.n_envs,), np.float64, 0, 1)
+            orders = [checked_order(order, self.memory.n_key_states) for order in state["orders"]]
+            if len(orders) != self.n_envs:
+                raise ShapeError(f"orders are {len(orders)}: give one per copy")
+            succeeded = flag("succeeded", state["succeeded"])
+            rng = random_state(state["rng"])
+        self.epsilon[:] = epsilon
+        self.orders = orders
+        self._succeeded = succeeded
+        self._rng.bit_generator.state = rng
 
     def _draw(self, env: int) -> None:
         self.epsilon[env] = self.eps_high if self._explores(self.orders[env]) else self.eps_low
@@ -200,7 +200,7 @@ class RandomActions:
         seed: of the draws.
 
     Raises:
-        ConfigError: if a number is too small.
+        ConfigError: if a number is too small, or not finite.
     """
 
     def __init__(
@@ -212,18 +212,10 @@ class RandomActions:
         sticky: float | None = None,
         seed: int | None = 0,
     ) -> None:
-        for name, value in (
-            ("n_envs", n_envs),
-            ("n_agents", n_agents),
-            ("n_actions", n_actions),
-            ("sticky", 1 if sticky is None else sticky),
-        ):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}: give at least 1")
-        self.n_envs = n_envs
-        self.n_agents = n_agents
-        self.n_actions = n_actions
-        self.sticky = sticky
+        self.n_envs = n_envs = whole("n_envs", n_envs)
+        self.n_agents = n_agents = whole("n_agents", n_agents)
+        self.n_actions = whole("n_actions", n_actions)
+        self.sticky = None if sticky is None else real("sticky", sticky, 1)
         self._kept = np.full((n_envs, n_agents), -1, dtype=np.int64)  # -1: none
         self._everyone = np.ogrid[:n_envs, :n_agents]
         self._rng = np.random.default_rng(seed)
@@ -296,13 +288,12 @@ class RandomActions:
         """Go on where :meth:`state_dict` was taken, bit for bit.
 
         Raises:
-            StateError: if it was taken of other sizes.
+            StateError: if it was taken of other sizes, or is not what that method returns; nothing
+                is changed then.
         """
-        kept = np.asarray(state["kept"]).astype(np.int64)
-        if kept.shape != self._kept.shape:
-            raise StateError(
-                f"the state is of {kept.shape} copies and agents, this of {self._kept.shape}: "
-                "build it for the same"
-            )
+        with reading(f"these random actions of {self.n_envs} copies"):
+            last = self.n_actions - 1
+            kept = array("kept", state["kept"], self._kept.shape, np.int64, -1, last)
+            rng = random_state(state["rng"])
         self._kept = kept
-        self._rng.bit_generator.state = state["rng"]
+        self._rng.bit_generator.state = rng

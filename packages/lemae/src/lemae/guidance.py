@@ -6,12 +6,14 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lemae._seeds import Purpose, number
+from lemae._values import reading
 from lemae.checks import check
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, StateError
 from lemae.explore import KsmtExplorer
@@ -55,6 +57,7 @@ class Guidance:
         self.stagnation = Stagnation(len(key_states), settings.requery_after, settings.max_requery)
         self._begun = key_states
         self._settings = settings
+        self._task = task
         self._relabeler = ShirRelabeler(
             key_states,
             alpha=choices.alpha,
@@ -119,8 +122,8 @@ class Guidance:
             key_states: those there are, under their numbers, followed by the new ones.
         """
         count = len(key_states) - len(self.key_states)
-        self.key_states = key_states
         self.memory.add_key_states(count)
+        self.key_states = key_states
         self.first_steps += [None] * count
         self._relabeler.add_key_states(key_states)
 
@@ -149,24 +152,34 @@ class Guidance:
         """Go on where :meth:`state_dict` was taken, bit for bit.
 
         Raises:
-            StateError: if it was taken with other key states.
+            StateError: if it was taken with other key states, or is not what that method returns;
+                nothing is changed then.
         """
-        if state["sha256"] != self._begun.sha256:
-            raise StateError(
-                f"the run was begun with the key states {state['sha256'][:12]}, these are "
-                f"{self._begun.sha256[:12]}: restore them, or begin the run anew"
-            )
-        if state["added"]:
+        begun = self._begun
+        with reading("this guidance"):
+            if state["sha256"] != begun.sha256:
+                raise StateError(
+                    f"the run was begun with the key states {state['sha256'][:12]}, these are "
+                    f"{begun.sha256[:12]}: restore them, or begin the run anew"
+                )
             added = [KeyState(**fields) for fields in state["added"]]
-            self.extend(KeyStateSet([*self._begun, *added], self._begun.d, meta=self._begun.meta))
-            self.stagnation = Stagnation(
-                len(self.key_states), self.stagnation.after, self.stagnation.max_requery
-            )
-        self.stagnation.load_state_dict(state["stagnation"])
-        self.memory.load_state_dict(state["memory"])
-        self.first_steps = list(state["first_steps"])
-        self.tree_before = state["tree_before"]
-        self._relabeler.load_state_dict(state["relabeler"])
+            known = KeyStateSet([*begun, *added], begun.d, meta=begun.meta) if added else begun
+            read = Guidance(known, self._settings, self._task)
+            read._begun = begun
+            read.stagnation.load_state_dict(state["stagnation"])
+            read.memory.load_state_dict(state["memory"])
+            read.first_steps = [
+                None if step is None else index(step) for step in state["first_steps"]
+            ]
+            if len(read.first_steps) != len(known):
+                raise ConfigError(
+                    f"it has {len(read.first_steps)} first_steps of {len(known)} key states"
+                )
+            read.tree_before = state["tree_before"]
+            if read.tree_before is not None:
+                type(read.memory).from_json(json.dumps(read.tree_before))
+            read._relabeler.load_state_dict(state["relabeler"])
+        vars(self).update(vars(read))
 
 
 def _scale(task: TaskSpec | None) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from lemae._arrays import as_array
+from lemae._values import array, random_state, reading, whole
 from lemae.errors import ConfigError, ShapeError, StateError
 from lemae.labels import Order
 
@@ -48,17 +49,12 @@ class InstanceBank:
     Memory: ``K * capacity * (8 d + 2 K + 16)`` bytes, taken as it is filled.
 
     Raises:
-        ConfigError: if a size is not positive.
+        ConfigError: if a size is no whole number, or the capacity 0.
     """
 
     def __init__(self, n_key_states: int, capacity: int = 1000, *, seed: int | None = 0) -> None:
-        if n_key_states < 0 or capacity < 1:
-            raise ConfigError(
-                f"n_key_states={n_key_states}, capacity={capacity}: give the number of key states "
-                "and room for at least one instance"
-            )
-        self.n_key_states = n_key_states
-        self.capacity = capacity
+        self.n_key_states = whole("n_key_states", n_key_states, lowest=0)
+        self.capacity = whole("capacity", capacity)
         self.seen = np.zeros(n_key_states, dtype=np.int64)
         self._shelves = [_Shelf.empty(n_key_states) for _ in range(n_key_states)]
         self._rng = np.random.default_rng(seed)
@@ -174,9 +170,7 @@ class InstanceBank:
         Raises:
             ConfigError: if ``count`` is negative.
         """
-        if count < 0:
-            raise ConfigError(f"count is {count}: give the number of further key states")
-        self.n_key_states += count
+        self.n_key_states += whole("count", count, lowest=0)
         self.seen = np.append(self.seen, np.zeros(count, np.int64))
         for shelf in self._shelves:
             shelf.after = np.pad(shelf.after, [(0, 0), (0, count)], constant_values=_NONE)
@@ -218,19 +212,27 @@ class InstanceBank:
         """Go on where :meth:`state_dict` was taken, bit for bit.
 
         Raises:
-            StateError: if it was taken of a bank of other sizes.
+            StateError: if it was taken of a bank of other sizes, or is not what that method
+                returns; nothing is changed then.
         """
-        sizes = (len(state["shelves"]), state["capacity"])
-        if sizes != (self.n_key_states, self.capacity):
-            raise StateError(
-                f"the state is of {sizes[0]} key states and capacity {sizes[1]}, this bank of "
-                f"{self.n_key_states} and {self.capacity}: make it like the saved one"
-            )
-        self.seen = np.asarray(state["seen"]).astype(np.int64)
-        self._shelves = [
-            _Shelf(*(np.asarray(array).copy() for array in arrays)) for arrays in state["shelves"]
-        ]
-        self._rng.bit_generator.state = state["rng"]
+        n_key_states, capacity = self.n_key_states, self.capacity
+        with reading("this bank"):
+            sizes = (len(state["shelves"]), state["capacity"])
+            if sizes != (n_key_states, capacity):
+                raise StateError(
+                    f"the state is of {sizes[0]} key states and capacity {sizes[1]}, this bank of "
+                    f"{n_key_states} and {capacity}: make it like the saved one"
+                )
+            seen = array("seen", state["seen"], (n_key_states,), np.int64, 0)
+            shelves = [
+                _Shelf.checked(arrays, n_key_states, capacity, count)
+                for arrays, count in zip(state["shelves"], seen.tolist(), strict=True)
+            ]
+            if len({shelf.states.shape[1] for shelf in shelves if len(shelf)}) > 1:
+                raise ShapeError("it holds states of several lengths")
+            rng = random_state(state["rng"])
+        self.seen, self._shelves = seen, shelves
+        self._rng.bit_generator.state = rng
 
     def _check_length(self, d: int) -> None:
         """Refuse states of another length than those at hand."""
@@ -289,6 +291,22 @@ class _Shelf:
         """No instance."""
         none = np.empty(0, dtype=np.int64)
         return cls(none, none, np.empty((0, n_key_states), np.int16), np.empty((0, 0)))
+
+    @classmethod
+    def checked(cls, saved: Any, n_key_states: int, capacity: int, seen: int) -> _Shelf:
+        """Copies of the arrays of a shelf of at most ``capacity`` of ``seen`` instances."""
+        numbers, stamps, after, states = saved
+        numbers = array("numbers", numbers, (None,), np.int64, 0)
+        count = len(numbers)
+        if count > min(capacity, seen):
+            raise ShapeError(f"it holds {count} of {seen} instances, with room for {capacity}")
+        shape = (count, n_key_states)
+        return cls(
+            numbers,
+            array("stamps", stamps, (count,), np.int64, 0, seen - 1),
+            array("after", after, shape, np.int16, _NONE, n_key_states - 1),
+            array("states", states, (count, None), np.float64),
+        )
 
     def __len__(self) -> int:
         return len(self.numbers)

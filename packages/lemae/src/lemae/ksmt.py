@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -28,9 +29,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from lemae._kit.files import write_text_atomic
-from lemae.errors import ConfigError, IntegrityError, LemaeWarning, StateError
-from lemae.labels import Order
+from lemae._values import array, flag, reading, real, whole
+from lemae.errors import ConfigError, IntegrityError, LemaeWarning, ShapeError, StateError
+from lemae.labels import Order, checked_order
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,9 +79,7 @@ class Memory(ABC):
     kind: ClassVar[str]
 
     def __init__(self, n_key_states: int) -> None:
-        if n_key_states < 0:
-            raise ConfigError(f"n_key_states is {n_key_states}: give the number of key states")
-        self.n_key_states = n_key_states
+        self.n_key_states = whole("n_key_states", n_key_states, lowest=0)
         self.episodes = 0
         self.successes = 0
         self.met = [0] * n_key_states
@@ -98,16 +100,17 @@ class Memory(ABC):
             Whether the episode brought something new: a node, or in a single branch a key state.
 
         Raises:
-            ConfigError: if a number is no key state, or comes twice.
+            ConfigError: if a number is no key state, or comes twice, or success is neither.
         """
-        met = self._checked(order)
-        won = int(success)
+        met = checked_order(order, self.n_key_states)
+        won = int(flag("success", success))
+        step = None if step is None else int(step)
         self.episodes += 1
         self.successes += won
         for k in met:
             self.met[k] += 1
             self.succeeded[k] += won
-        return self._insert(met, won, None if step is None else int(step))
+        return self._insert(met, won, step)
 
     def prune(self) -> None:
         """Hide whatever no successful episode passed, from now on; nothing before a success."""
@@ -119,9 +122,7 @@ class Memory(ABC):
         Raises:
             ConfigError: if ``count`` is negative.
         """
-        if count < 0:
-            raise ConfigError(f"count is {count}: give the number of further key states")
-        self.n_key_states += count
+        self.n_key_states += whole("count", count, lowest=0)
         self.met += [0] * count
         self.succeeded += [0] * count
         self._add_key_states(count)
@@ -208,19 +209,30 @@ class Memory(ABC):
         """Become the memory that :meth:`state_dict` was taken of.
 
         Raises:
-            StateError: if that one is of another kind, size or limit.
+            StateError: if that one is of another kind, size or limit, or the state is not what that
+                method returns; nothing is changed then.
         """
-        if (state["kind"], state["limits"]) != (self.kind, self._limits()):
-            raise StateError(
-                f"the state is of a {state['kind']} memory {state['limits']}, this is a "
-                f"{self.kind} memory {self._limits()}: make it like the saved one"
-            )
-        self.episodes = state["episodes"]
-        self.successes = state["successes"]
-        self.met = list(state["met"])
-        self.succeeded = list(state["succeeded"])
-        self.pruned = state["pruned"]
-        self._load_content(state)
+        with reading(f"this {self.kind} memory"):
+            if (state["kind"], state["limits"]) != (self.kind, self._limits()):
+                raise StateError(
+                    f"the state is of a {state['kind']} memory {state['limits']}, this is a "
+                    f"{self.kind} memory {self._limits()}: make it like the saved one"
+                )
+            read = type(self)(**self._limits())
+            read._load_counts(state)
+            read._load_content(state)
+        vars(self).update(vars(read))
+
+    def _load_counts(self, state: dict[str, Any]) -> None:
+        shape = (self.n_key_states,)
+        self.episodes = whole("episodes", state["episodes"], lowest=0)
+        self.successes = whole("successes", state["successes"], lowest=0, highest=self.episodes)
+        self.met = array("met", state["met"], shape, np.int64, 0, self.episodes).tolist()
+        succeeded = array("succeeded", state["succeeded"], shape, np.int64, 0, self.successes)
+        self.succeeded = succeeded.tolist()
+        self.pruned = flag("pruned", state["pruned"])
+        if (succeeded > self.met).any() or (self.pruned and not self.successes):
+            raise ConfigError("it knows of successes that it did not count")
 
     def to_json(self) -> str:
         """The memory and the SHA-256 of its content; equal memories give equal texts."""
@@ -233,7 +245,7 @@ class Memory(ABC):
 
         Raises:
             IntegrityError: if the text is damaged or was changed.
-            StateError: if it is a memory of another kind.
+            StateError: if it is a memory of another kind, or none.
         """
         return cls._from_state(_verified(text))
 
@@ -248,13 +260,15 @@ class Memory(ABC):
 
     @classmethod
     def _from_state(cls, state: dict[str, Any]) -> Self:
-        if state["kind"] != cls.kind:
-            raise StateError(
-                f"this is a {state['kind']} memory, not a {cls.kind} memory: read it with "
-                f"{_KINDS[state['kind']].__name__}, or with load_memory"
-            )
-        memory = cls(**state["limits"])
-        memory.load_state_dict(state)
+        with reading(f"any {cls.kind} memory"):
+            kind = _KINDS[state["kind"]]
+            if kind.kind != cls.kind:
+                raise StateError(
+                    f"this is a {kind.kind} memory, not a {cls.kind} memory: read it with "
+                    f"{kind.__name__}, or with load_memory"
+                )
+            memory = cls(**state["limits"])
+            memory.load_state_dict(state)
         return memory
 
     # --- for the kinds ---------------------------------------------------------------------------
@@ -292,14 +306,6 @@ class Memory(ABC):
         counts = self.succeeded if self.pruned else self.met
         return [k for k in range(self.n_key_states) if counts[k] and k not in order]
 
-    def _checked(self, order: Iterable[int]) -> Order:
-        met = tuple(int(k) for k in order)
-        if len(set(met)) < len(met) or not all(0 <= k < self.n_key_states for k in met):
-            raise ConfigError(
-                f"the order is {met}: give different numbers from 0 to {self.n_key_states - 1}"
-            )
-        return met
-
 
 @dataclass(slots=True)
 class _Node:
@@ -320,9 +326,7 @@ class _Graph(Memory):
 
     def __init__(self, n_key_states: int, *, max_nodes: int = 10_000) -> None:
         super().__init__(n_key_states)
-        if max_nodes < 1:
-            raise ConfigError(f"max_nodes is {max_nodes}: give at least 1")
-        self.max_nodes = max_nodes
+        self.max_nodes = whole("max_nodes", max_nodes)
         self.full = False
         self._ranks = [0] * n_key_states  # sum over episodes of the place in the order
         self._nodes: dict[Order, _Node] = {(): _Node()}
@@ -451,12 +455,29 @@ class _Graph(Memory):
         return {"full": self.full, "ranks": list(self._ranks), "nodes": nodes}
 
     def _load_content(self, state: dict[str, Any]) -> None:
-        self.full = state["full"]
-        self._ranks = list(state["ranks"])
-        self._nodes = {
-            tuple(key): _Node(visits, successes, first_step, set(children))
-            for key, visits, successes, first_step, children in state["nodes"]
-        }
+        self.full = flag("full", state["full"])
+        ranks = array("ranks", state["ranks"], (self.n_key_states,), np.int64, 0)
+        self._ranks = ranks.tolist()
+        nodes: dict[Order, _Node] = {}
+        for key, visits, successes, first_step, children in state["nodes"]:
+            order = checked_order(key, self.n_key_states)
+            visits = whole("visits", visits, lowest=0, highest=self.episodes)
+            successes = whole("successes", successes, lowest=0, highest=visits)
+            nodes[order] = _Node(visits, successes, _step(first_step), set(children))
+        below = [
+            self._key(checked_order((*order, k), self.n_key_states))
+            for order, node in nodes.items()
+            for k in node.children
+        ]
+        root = nodes[()]
+        if (
+            (root.visits, root.successes) != (self.episodes, self.successes)
+            or not nodes.keys() >= {*below}
+            or any(self._key(order) != order for order in nodes)
+            or not len(nodes) == len(state["nodes"]) <= self.max_nodes + 1
+        ):
+            raise ConfigError("its nodes are no whole graph of its episodes")
+        self._nodes = nodes
 
     @staticmethod
     @abstractmethod
@@ -542,9 +563,7 @@ class ChainMemory(Memory):
 
     def __init__(self, n_key_states: int, *, rate: float = 0.05) -> None:
         super().__init__(n_key_states)
-        if not 0 < rate <= 1:
-            raise ConfigError(f"rate is {rate}: give a number above 0 and at most 1")
-        self.rate = rate
+        self.rate = real("rate", rate, highest=1, above=True)
         # Average = total / weight: the weights fade as new chains come, and start at 0.
         self._totals = [0.0] * n_key_states
         self._weights = [0.0] * n_key_states
@@ -613,9 +632,12 @@ class ChainMemory(Memory):
         }
 
     def _load_content(self, state: dict[str, Any]) -> None:
-        self._totals = list(state["totals"])
-        self._weights = list(state["weights"])
-        self._first_steps = list(state["first_steps"])
+        shape = (self.n_key_states,)
+        self._totals = array("totals", state["totals"], shape, np.float64, 0).tolist()
+        self._weights = array("weights", state["weights"], shape, np.float64, 0).tolist()
+        self._first_steps = [_step(step) for step in state["first_steps"]]
+        if len(self._first_steps) != self.n_key_states:
+            raise ShapeError(f"first_steps are {len(self._first_steps)}: give {self.n_key_states}")
 
 
 _KINDS: dict[str, type[Memory]] = {kind.kind: kind for kind in (KSMT, DagMemory, ChainMemory)}
@@ -648,9 +670,15 @@ def load_memory(path: str | os.PathLike[str]) -> Memory:
 
     Raises:
         IntegrityError: if the file is damaged or was changed.
+        StateError: if it is no memory.
     """
     state = _verified(_read(path))
-    return _KINDS[state["kind"]]._from_state(state)
+    with reading("any memory"):
+        return _KINDS[state["kind"]]._from_state(state)
+
+
+def _step(step: Any) -> int | None:
+    return None if step is None else operator.index(step)
 
 
 def _earlier(one: int | None, other: int | None) -> int | None:
@@ -675,7 +703,7 @@ def _verified(text: str) -> dict[str, Any]:
         saved = json.loads(text)
         state: dict[str, Any] = saved["memory"]
         intact = saved["format"] == _FORMAT and saved["sha256"] == _digest(state)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(
             f"this is no saved memory ({error}): it was cut off or damaged; restore it from a copy"
         ) from error

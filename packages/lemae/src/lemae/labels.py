@@ -13,6 +13,7 @@ A key state *fires* once per episode, on the first state after a step in which i
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -21,6 +22,7 @@ import numpy as np
 
 from lemae._arrays import as_array
 from lemae._copies import selected
+from lemae._values import array, flag, reading, whole
 from lemae.errors import ConfigError, LemaeWarning, ShapeError, StateError
 
 #: Numbers of key states in the order in which they were met.
@@ -73,10 +75,8 @@ class Labeler:
     """
 
     def __init__(self, key_states: KeyStates, n_envs: int, *, edge: bool = True) -> None:
-        if n_envs < 1:
-            raise ConfigError(f"n_envs is {n_envs}: give the number of copies, at least 1")
         self.key_states = key_states
-        self.n_envs = n_envs
+        self.n_envs = n_envs = whole("n_envs", n_envs)
         self.edge = edge
         self.chains: list[list[tuple[int, int]]] = [[] for _ in range(n_envs)]
         self.t = np.zeros(n_envs, dtype=np.int64)
@@ -126,22 +126,24 @@ class Labeler:
             Firings, int64 ``[E, 2]``: (copy, key state), in the order of copies, then of numbers.
 
         Raises:
-            ShapeError: if there is not one state per copy.
+            ShapeError: if there is not one state, and one flag, per copy.
             StateError: before the first reset.
         """
         if not self._started:
             raise StateError("the labeler has seen no first state: call reset(states) before step")
+        going = None if active is None else as_array(active, bool)
+        if going is not None and going.shape != self.t.shape:
+            raise ShapeError(f"active has shape {going.shape}: give one per copy, {self.t.shape}")
         truth = self._evaluate(self._checked(states))
         fired = truth & self._armed
-        if active is None:
+        if going is None:
             self.t += 1
         else:
-            going = as_array(active, bool)
             self.t += going
             fired &= going[:, None]
         if self._any_held:
             released = self._held & ~truth
-            if active is not None:
+            if going is not None:
                 released &= going[:, None]
             self._held ^= released
             self._armed |= released
@@ -173,21 +175,29 @@ class Labeler:
         """Go on where :meth:`state_dict` was taken.
 
         Raises:
-            StateError: if it was taken of another number of copies or of key states.
+            StateError: if it was taken of another number of copies or of key states, or is not
+                what that method returns; nothing is changed then.
         """
-        armed = np.asarray(state["armed"]).astype(bool)
-        if armed.shape != self._armed.shape:
-            raise StateError(
-                f"the state is of {armed.shape} copies and key states, this labeler of "
-                f"{self._armed.shape}: build it for the same"
-            )
-        self.chains = [[(int(t), int(k)) for t, k in chain] for chain in state["chains"]]
-        self.t = np.asarray(state["t"]).astype(np.int64)
-        self._armed = armed
-        self._held = np.asarray(state["held"]).astype(bool)
-        self._any_held = bool(self._held.any())
-        self._warned = np.asarray(state["warned"]).astype(bool)
-        self._started = bool(state["started"])
+        n_envs, n_key_states = shape = self._armed.shape
+        with reading(f"this labeler of {n_envs} copies and {n_key_states} key states"):
+            armed = array("armed", state["armed"], shape, bool)
+            held = array("held", state["held"], shape, bool)
+            warned = array("warned", state["warned"], shape[1:], bool)
+            t = array("t", state["t"], shape[:1], np.int64, 0)
+            started = flag("started", state["started"])
+            chains = [
+                [(operator.index(t), operator.index(k)) for t, k in chain]
+                for chain in state["chains"]
+            ]
+            for chain, length, waits in zip(chains, t.tolist(), armed | held, strict=True):
+                check_chain(chain, length, n_key_states)
+                if waits[[k for _, k in chain]].any():
+                    raise ConfigError(f"what is in the chain {chain} may fire again")
+            if (armed & held).any():
+                raise ConfigError("a key state is held and fires all the same")
+        self.chains, self.t, self._started = chains, t, started
+        self._armed, self._held, self._warned = armed, held, warned
+        self._any_held = bool(held.any())
 
     def _checked(self, states: Any) -> np.ndarray:
         given = as_array(states)
@@ -260,6 +270,45 @@ def check_episodes(states: np.ndarray, lengths: np.ndarray) -> None:
             f"lengths range from {lengths.min()} to {lengths.max()}: {len(states)} states allow "
             f"0 to {len(states) - 1} steps"
         )
+
+
+def check_chain(chain: Sequence[tuple[int, int]], length: int, n_key_states: int) -> None:
+    """Refuse a chain that is of no episode of so many steps.
+
+    Raises:
+        ConfigError: if it names a time or a key state that there is not, or a key state twice.
+    """
+    before = 1
+    for t, k in chain:
+        if not (before <= t <= length and 0 <= k < n_key_states):
+            raise ConfigError(
+                f"the chain {tuple(chain)} does not fit an episode of {length} steps and "
+                f"{n_key_states} key states: label the episode it is given with"
+            )
+        before = t
+    if len({k for _, k in chain}) < len(chain):
+        raise ConfigError(
+            f"the chain {tuple(chain)} names a key state twice: an episode meets each once, "
+            "when it is first true"
+        )
+
+
+def checked_order(order: Iterable[int], n_key_states: int) -> Order:
+    """An order of so many key states.
+
+    Raises:
+        ConfigError: if a number is no key state, or comes twice.
+    """
+    met = tuple(order)
+    try:
+        numbers = tuple(map(operator.index, met))
+    except TypeError:
+        numbers = (-1,)
+    if len(set(numbers)) < len(met) or not all(0 <= k < n_key_states for k in numbers):
+        raise ConfigError(
+            f"the order is {met}: give different numbers from 0 to {n_key_states - 1}"
+        )
+    return numbers
 
 
 def _warn_true_at_reset(key_states: KeyStates, which: np.ndarray) -> None:

@@ -34,10 +34,11 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from lemae._arrays import as_array
+from lemae._values import random_state, reading, real, whole
 from lemae.errors import ConfigError, ShapeError
 from lemae.instances import InstanceBank, PlanInstance, l1
 from lemae.ksmt import Memory
-from lemae.labels import Chain, Order, check_episodes
+from lemae.labels import Chain, Order, check_chain, check_episodes
 
 MetricName = Literal["l1", "l2", "cosine"]
 #: From coordinates and goals, ``[..., v]`` each, to distances ``[...]``.
@@ -81,8 +82,8 @@ class ShirRelabeler:
 
     Args:
         key_states: K key states, each with its ``subspace``.
-        alpha: weight of the environment's reward, above 0.
-        beta: weight of the intrinsic reward, not negative.
+        alpha: weight of the environment's reward, above 0 and finite.
+        beta: weight of the intrinsic reward, not negative and finite.
         metric: ``l1``, as published; ``l2``; ``cosine``, one minus the cosine of the angle at the
             origin (a zero vector is at distance 1 from any other); or a function of coordinates
             and goals ``[..., v]`` that gives distances ``[...]``.
@@ -145,27 +146,23 @@ class ShirRelabeler:
                 f"metric is {metric!r}: give one of {', '.join(_METRICS)}, or a function of "
                 "coordinates and goals"
             )
-        if not (alpha > 0 and beta >= 0 and 0 <= gamma <= 1):
-            raise ConfigError(
-                f"alpha={alpha}, beta={beta}, gamma={gamma}: alpha must be positive, beta not "
-                "negative and gamma from 0 to 1"
-            )
-        self.alpha = alpha
-        self.beta = beta
+        self.alpha = real("alpha", alpha, above=True)
+        self.beta = real("beta", beta)
         self.metric: Metric = metric if callable(metric) else _METRICS[metric]
         self.scale = None if scale is None else np.asarray(scale).astype(np.float64)
         if self.scale is not None and not (
             self.scale.ndim == 1 and np.isfinite(self.scale).all() and (self.scale >= 0).all()
         ):
             raise ConfigError("scale must be finite weights, not negative, one per state index")
-        self.discount = gamma if shaping == "gamma" else 1.0
+        discount = real("gamma", gamma, highest=1)
+        self.discount = discount if shaping == "gamma" else 1.0
         self.success_tail = success_tail
         self.planning = planning
         self.hindsight = hindsight
         self.plan_instance: PlanInstance = plan_instance
         self.bank = InstanceBank(len(key_states), capacity, seed=seed)
         self._whole = subspace == "full"
-        self._extra = frozenset(subspace_extra)
+        self._extra = frozenset(whole("subspace_extra", i, lowest=0) for i in subspace_extra)
         self._n_key_states = 0
         self._set_subspaces(key_states)
         self._rng = np.random.default_rng([1, seed])
@@ -207,7 +204,7 @@ class ShirRelabeler:
         self._check_states(states, chains)
         met: dict[int, list[tuple[int, int, Order]]] = {}
         for env, chain in enumerate(chains):
-            self._check_chain(chain, len(states) - 1)
+            check_chain(chain, len(states) - 1, self._n_key_states)
             before: Order = ()
             for t, k in chain:
                 met.setdefault(k, []).append((t, env, before))
@@ -244,7 +241,7 @@ class ShirRelabeler:
         Raises:
             ShapeError: if the shapes do not fit each other, or the subspaces the states.
             ConfigError: if a chain names a time or a key state that its episode does not have, or a
-                key state twice.
+                key state twice; or the memory is of another number of key states.
         """
         states = as_array(states)
         raw = as_array(rewards, np.float64)
@@ -256,6 +253,11 @@ class ShirRelabeler:
             raise ShapeError(
                 f"rewards have shape {raw.shape} and success {success.shape}: the states need "
                 f"{(len(states) - 1, len(lengths))} and {lengths.shape}"
+            )
+        if memory is not None and memory.n_key_states != self._n_key_states:
+            raise ConfigError(
+                f"the memory is of {memory.n_key_states} key states and there are "
+                f"{self._n_key_states}: give one of as many"
             )
         segments, goal_states = self._segments(states, lengths, success, chains, memory)
         intrinsic = np.zeros(raw.shape)
@@ -274,10 +276,13 @@ class ShirRelabeler:
         """Go on where :meth:`state_dict` was taken, bit for bit.
 
         Raises:
-            StateError: if it was taken of other key states.
+            StateError: if it was taken of other key states, or is not what that method returns;
+                nothing is changed then.
         """
-        self.bank.load_state_dict(state["bank"])
-        self._rng.bit_generator.state = state["rng"]
+        with reading("this relabeler"):
+            rng = random_state(state["rng"])
+            self.bank.load_state_dict(state["bank"])
+        self._rng.bit_generator.state = rng
 
     # --- which step aims at what -----------------------------------------------------------------
 
@@ -298,7 +303,7 @@ class ShirRelabeler:
         ):
             if not length:
                 continue
-            self._check_chain(chain, length)
+            check_chain(chain, length, self._n_key_states)
             met = [(t, k) for t, k in chain if allowed is None or k in allowed]
             start = 0
             for t, k in met:
@@ -419,21 +424,6 @@ class ShirRelabeler:
                     f"the subspace of key state {k} is {subspace.tolist()}, but states have "
                     f"indices 0 to {d - 1}"
                 )
-
-    def _check_chain(self, chain: Chain, length: int) -> None:
-        before = 1
-        for t, k in chain:
-            if not (before <= t <= length and 0 <= k < self._n_key_states):
-                raise ConfigError(
-                    f"the chain {tuple(chain)} does not fit an episode of {length} steps and "
-                    f"{self._n_key_states} key states: label the episode it is given with"
-                )
-            before = t
-        if len({k for _, k in chain}) < len(chain):
-            raise ConfigError(
-                f"the chain {tuple(chain)} names a key state twice: an episode meets each once, "
-                "when it is first true"
-            )
 
 
 def _l2(one: np.ndarray, other: np.ndarray) -> np.ndarray:
