@@ -143,6 +143,40 @@ def test_a_broken_promise_is_named(body, message):
         raise AssertionError(found)
 
 
+def test_errors_that_differ_from_state_to_state_are_one():
+    errors = "n = int(state[0])\nif n > 3:\n    return range(n * 9999)\nreturn [0][n + 3]"
+    tried = given(np.arange(200.0).reshape(40, 5))
+    index, limit = failures(function(errors), probes=tried).split("\n")
+    assert index.startswith("on 1 of 40 states, such as a state under random actions [0.0, ")
+    assert limit.startswith("on 39 of 40 states, such as a state under random actions [5.0, ")
+    assert "range(49995,) has more than 4096 steps" in limit
+    assert limit.endswith("(line 4: return range(n * 9999))")
+    lists = failures(function("[0] * (int(state[0]) + 1)"), probes=given(tried.states[:12]))
+    assert "\n" not in lists
+    assert "it returned a list of 0 array(s) and 1 other item(s)" in lists
+
+
+def test_reasons_are_bounded_in_number_and_length(monkeypatch):
+    """Whatever a child sends, such as an error of its own for every state."""
+
+    def forged(good):
+        return [
+            replace(one, outputs=None, error=f"E{n}: {'x' * 9000}") for n, one in enumerate(good)
+        ]
+
+    monkeypatch.setattr(checks, "run_in_child", child(forged))
+    found = failures(function("state[0] > 9"), probes=given(FEW.states[:64]))
+    lines = found.split("\n")
+    assert f"and {min(64, len(FEW)) - 40} more" in lines
+    assert max(map(len, lines)) < 1300
+    assert len(lines) < 45
+    names = "\n".join(f"x.f{i}" for i in range(2000))
+    lines = failures(function(names + "\nreturn state[0] > 1")).split("\n")
+    assert len(lines) == 41
+    assert lines[-1].startswith("and ")
+    assert len(check("x += 1\n" * 9000, TASK, FEW).ignored) == 41
+
+
 def test_everything_wrong_is_said_at_once():
     body = "import os\nx = [y for y in state if __name__]\nwith x:\n    pass\nreturn x.real > 1"
     found = failures(function(body))
@@ -188,6 +222,28 @@ def test_a_function_that_takes_too_long_is_killed():
         "it did not end within 10 s of processor time, or 1 s in all, on 2000 states: use fewer "
         "loops"
     )
+
+
+def test_what_holds_a_child_is_told_even_if_it_is_killed():
+    many = given(np.tile(FEW.states, (20, 1)))
+    report = check(function(SLOW.format(4000)), TASK, many, limits=Limits(wall_s=2.0))
+    assert "did not end" in str(report)
+    assert "process" in report.isolation
+
+
+def test_the_time_for_a_file_is_bounded(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(checks.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(checks, "run_in_child", child(lambda good: good))
+    source = "".join(function("state[0] > 9", name) for name in "abcd")
+    report = check(source, TASK, FEW, max_seconds=25)
+    late = [found.failures for found in report.functions]
+    assert late[0] == ()
+    assert late[1] == late[2] == late[3] != ()
+    assert "the 25 s for the whole file were over before" in str(report)
+    assert report.key_states.names == ("a",)
+    with pytest.raises(ConfigError, match="max_seconds is 0"):
+        check(source, TASK, FEW, max_seconds=0)
 
 
 @pytest.mark.slow  # 6 s of processor time
@@ -464,6 +520,28 @@ def test_attacks_at_the_top_level_are_left_out(tmp_path):
     assert [message.split(":")[0] for message in report.ignored] == ["line 1", "line 2", "line 3"]
     assert "(left out) line 2: this statement is left out" in str(report)
     assert not path.exists()
+
+
+def test_what_is_no_key_state_is_named():
+    source = (
+        "import numpy as np\nNEAR, FAR = 3, 9\nLIMIT = 3\nUNUSED = 4\n\n"
+        "is_b = lambda state: state[0] > 1\n\n"
+        "def Is_c(state):\n    return state[0] > 1\n\n"
+        "class D:\n    pass\n\n"
+        "async def is_e(state):\n    return state[0] > 1\n\n"
+        "def far(x):\n    return x > LIMIT\n\n"
+        "def broken(x)\n    return known(x)\n\n"
+        "def known(x):\n    return x > 1\n\n"
+        "def is_f(state):\n    return far(state[0])\n"
+    )
+    report = check(source, TASK, FEW)
+    assert [found.accepted for found in report.functions] == [False, True]
+    assert "line 14, `async`: use a plain `def`" in report.functions[0].failures
+    told = [message.partition(":")[0] for message in report.ignored]
+    assert told == ["line 20, syntax error", "line 2", "line 11", *("line 4", "line 6", "line 8")]
+    assert "line 11: this class is left out" in report.ignored[2]
+    for name in ("UNUSED", "is_b", "Is_c"):
+        assert f"`{name}` is left out: no key state uses it" in str(report)
 
 
 # --- states to try ------------------------------------------------------------------------------

@@ -676,14 +676,20 @@ def test_a_dialogue_that_was_cut_goes_on_without_paying_twice(states, serve, tmp
     replies = {1: answer(OPEN, BAD), 2: answer(OPEN, BAD), 4: answer(NEAR)}
 
     def reply(fields, number):
-        return (200, replies[number]) if number in replies else (401, {"error": {"message": "no"}})
+        refusal = {"error": {"message": "no " + service.key}}
+        return (200, replies[number]) if number in replies else (401, refusal)
 
     service = serve(reply)
     path = tmp_path / "replies.sqlite"
-    with pytest.raises(LLMAuthError):
-        generate(TASK, service.client(cache=ReplyCache(path)), states, out=tmp_path / "out")
+    client = service.client(cache=ReplyCache(path))
+    with pytest.warns(LemaeWarning, match=r"\(LLMAuthError: .*is kept: open") as caught:
+        part = generate(TASK, client, states, out=tmp_path / "out")
+    assert service.key not in str(caught[0].message)
+    assert caught[0].filename == __file__
     assert len(service.requests) == 3
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["transcript.jsonl"]
+    assert KeyStateSet.load(tmp_path / "out") == part
+    assert part.names == ("open",)
+    assert part.meta["rejected"].keys() == {"near"}
     client = service.client(cache=ReplyCache(path))
     made = generate(TASK, client, states, out=tmp_path / "out")
     assert made.names == ("open", "near")
@@ -703,8 +709,32 @@ def test_played_back(states, tmp_path):
     assert generate(TASK, ReplayLLM(tmp_path / "transcript.jsonl"), states) == made
 
 
-def test_a_service_that_fails_leaves_nothing_half_done(states, tmp_path):
-    llm = ScriptedLLM([answer(OPEN, BAD), LLMError("down")])
+@pytest.mark.parametrize(("sources", "least"), [((BAD,), 1), ((OPEN, BAD), 2)])
+def test_a_service_that_fails_leaves_nothing_half_done(states, tmp_path, sources, least):
+    llm = ScriptedLLM([answer(*sources), LLMError("down")])
     with pytest.raises(LLMError, match="down"):
-        ask(llm, states, out=tmp_path, on_failure="base")
+        ask(llm, states, out=tmp_path, on_failure="base", min_key_states=least)
     assert [path.name for path in tmp_path.iterdir()] == ["transcript.jsonl"]
+
+
+def test_what_was_accepted_before_the_service_failed_is_kept(states, known):
+    llm = ScriptedLLM([answer(OVER, BAD.replace("near", "far")), LLMError("down")])
+    with pytest.warns(LemaeWarning, match=r"\(LLMError: down\); .* is kept: over"):
+        made = requery(TASK, llm, states, known, [1, 0], 50, max_rethink=0)
+    assert made.names == ("open", "near", "over")
+
+
+def test_a_repair_is_short_however_much_is_wrong(states):
+    lines = "".join(f"    x.f{i}\n" for i in range(300))
+    many = {f"a{i}": f"def is_a{i}(state):\n{lines}" for i in range(3)}
+    llm = ScriptedLLM([answer(OPEN, **many)] * 2)
+    ask(llm, states, max_repair=1)
+    assert len(question(llm)) < 20_000
+    assert "\n- and 83 more\n" in question(llm)  # of three lists of 40 with a line of their own
+
+
+def test_a_repair_tells_what_was_left_out(states):
+    source = OVER.replace("state[0] >", "FAR(state[0]) >") + "\n\nclass FAR:\n    pass\n"
+    llm = ScriptedLLM([answer(OVER).replace(json.dumps(OVER), json.dumps(source)), answer(OVER)])
+    ask(llm, states)
+    assert "over: line 4: this class is left out" in question(llm)

@@ -201,6 +201,32 @@ def test_hostile_text_is_no_crash(text):
     assert not [candidate for candidate in file.candidates if not candidate.problems]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PASSAGE.strip(), encoding="utf-8-sig")
+    assert KeyStateSet.from_path(path, D) == KeyStateSet.from_source(PASSAGE.strip(), D)
+
+
+@pytest.mark.parametrize("line", ["x = 1\x00", "x = 1" + " + 1" * 4000])
+def test_what_no_parser_may_see_is_found_in_its_line(line):
+    text = f"def is_a(state):\n    return state[0] > 1\n\ndef is_b(state):\n    y = 1\n    {line}\n"
+    good, bad = split(text).candidates
+    assert not good.problems
+    assert bad.problems[0].startswith("line 6, ")
+    assert "\n" not in bad.problems[0]
+
+
+def test_every_reason_is_told_if_nothing_can_be_used():
+    text = (
+        "class A:\n    pass\ndef is_a(state):\n    return A(state)\n"
+        "def Is_b(state):\n    return state[0] > 1\n"
+    )
+    with pytest.raises(KeyStateError) as caught:
+        KeyStateSet.from_source(text, D)
+    for part in ("is_a: line 4", "line 1: this class is left out", "line 5: `Is_b` is left out"):
+        assert part in str(caught.value)
+
+
 def test_line_ends_of_other_systems():
     windows = KeyStateSet.from_source(PASSAGE.replace("\n", "\r\n"), D)
     assert windows == KeyStateSet.from_source(PASSAGE, D)

@@ -47,6 +47,7 @@ POLICY = Policy(
 )
 _FILE_BYTES = 2**17
 _FILE_POLICY = replace(POLICY, max_source_bytes=_FILE_BYTES)
+_MAX_REASONS, _MAX_CHARACTERS = 40, 1200  # of a list of reasons, and of each of them
 _BLOCK = re.compile(r"[A-Za-z@]")  # how a statement at the top level begins
 _DEFINITION = re.compile(r"(?:async\s+)?def\s+is_(\w+)")
 
@@ -109,15 +110,17 @@ def split(text: str) -> SourceFile:
     A function that Python cannot read does not take the others with it.
 
     Args:
-        text: the file.
+        text: the file, perhaps with a byte order mark in front.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if len(text.encode("utf-8", "surrogatepass")) > _FILE_BYTES:
         return SourceFile((), (f"the file is longer than {_FILE_BYTES} bytes: write less",))
     readable, broken, ignored = _without_broken_blocks(text)
     parts = _Parts(readable)
     ignored += parts.ignored
     good = [parts.candidate(node) for node in parts.entries()]
+    lost = set(text.split("\n")) - set(readable.split("\n"))  # what they use is not known
+    ignored += parts.unused(set(re.findall(r"\w+", "\n".join(lost))))
     candidates = sorted((*good, *broken), key=lambda candidate: candidate.line)
     names = {candidate.name for candidate in candidates}
     ignored += [
@@ -125,7 +128,17 @@ def split(text: str) -> SourceFile:
         for name in (*parts.declared, *parts.declared_wrongly)
         if name not in names
     ]
-    return SourceFile(tuple(candidates), tuple(ignored))
+    return SourceFile(tuple(candidates), tuple(capped(ignored)))
+
+
+def capped(reasons: Sequence[str]) -> list[str]:
+    """The first of many reasons, each of a bounded length, and how many more there are."""
+    shown = [
+        reason if len(reason) <= _MAX_CHARACTERS else f"{reason[:_MAX_CHARACTERS]} ..."
+        for reason in reasons[:_MAX_REASONS]
+    ]
+    more = len(reasons) - len(shown)
+    return [*shown, f"and {more} more"] if more else shown
 
 
 def join(sources: Iterable[str], declared: Mapping[str, Sequence[int]]) -> str:
@@ -187,6 +200,21 @@ class _Parts:
             tuple(problems),
         )
 
+    def unused(self, elsewhere: set[str]) -> list[str]:
+        """Why definitions are left out that belong to no key state.
+
+        Args:
+            elsewhere: names that may be used by what is not here.
+        """
+        used = {name for node in self.entries() for name in self._needed(_defined(node))}
+        return [
+            f"line {node.lineno}: `{name}` is left out: no key state uses it, and to be one it has "
+            f"to begin with `def {PREFIX}<name>({ARGUMENT}):`"
+            for name, nodes in self._definitions.items()
+            for node in nodes
+            if name not in used | elsewhere and not isinstance(node, ast.Import)
+        ]
+
     def segments(self) -> list[tuple[str, str]]:
         """The text of every definition, by its name."""
         return [
@@ -202,7 +230,8 @@ class _Parts:
         elif name:
             self._definitions.setdefault(name, []).append(node)
         elif not _means_nothing(node):
-            kind = "import" if isinstance(node, ast.Import | ast.ImportFrom) else "statement"
+            kinds = {"Import": "import", "ImportFrom": "import", "ClassDef": "class"}
+            kind = kinds.get(type(node).__name__, "statement")
             self.ignored.append(
                 f"line {node.lineno}: this {kind} is left out; only functions, constants and "
                 "`import numpy as np` or `import math` stand at the top level"

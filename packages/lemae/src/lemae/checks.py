@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +21,7 @@ from lemae._codegen import ExecutionError, Limits, Outcome, run_in_child
 from lemae._forms import call
 from lemae._graph import Graph, UnresolvedError, reachable
 from lemae._seeds import Purpose, generator
-from lemae._source import PREFIX, Candidate, checked, policy, split
+from lemae._source import PREFIX, Candidate, capped, checked, policy, split
 from lemae._symbolic import execute
 from lemae.errors import ConfigError, KeyStateError, ShapeError
 from lemae.key_states import KeyState, KeyStateSet, problems_of, without_place
@@ -37,6 +38,8 @@ AGAIN = 256
 #: Calls of one child process. It has 14 s, so that what never ends is over within 15 s, and what is
 #: allowed is done in time by a machine that is several times too busy.
 CALLS, _WALL_S = 2000, 14.0
+#: What the check of a file may take, looked at before each child process.
+MAX_SECONDS = 120.0
 _TIMED = 32  # states on which a function that may be too slow is timed again
 _KINDS = ("a first state of an episode", "a state under random actions", "a made-up state")
 
@@ -158,6 +161,7 @@ def check(
     prune_inert: bool = False,
     seconds_per_call: float = 0.002,
     limits: Limits | None = None,
+    max_seconds: float = MAX_SECONDS,
     meta: Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Check functions that recognise key states, each on its own.
@@ -180,10 +184,12 @@ def check(
         seconds_per_call: most processor time for one state, in the median.
         limits: of each child process, of which there is one for every ``CALLS`` calls. By default
             processor time for that many calls, and 14 s in all.
+        max_seconds: when this time is over, functions that are not yet checked are rejected, and
+            their reports say so. It is looked at before each child process.
         meta: of the key states that are accepted.
 
     Raises:
-        ConfigError: if there are no states to try.
+        ConfigError: if there are no states to try, or no time.
         ShapeError: if the states do not fit the task.
 
     Cost: per function about one start of an interpreter with numpy for every ``CALLS`` states, and
@@ -192,10 +198,12 @@ def check(
     Reference: arXiv 2410.02511, self-check, which calls the functions on states until none fails.
     """
     start = time.monotonic()
+    if not max_seconds > 0:
+        raise ConfigError(f"max_seconds is {max_seconds}: give a positive number")
     tried = _probes(source, task, probes)
     own = {k.name: k for k in source} if isinstance(source, KeyStateSet) else {}
     file = split(source.source if isinstance(source, KeyStateSet) else source)
-    judge = _Judge(task, tried, subspace, prune_inert, seconds_per_call, limits)
+    judge = _Judge(task, tried, subspace, prune_inert, seconds_per_call, limits, max_seconds)
     judged = [judge(candidate, own.get(candidate.name)) for candidate in file.candidates]
     reports = _without_duplicates(judged)
     report = CheckReport(
@@ -260,19 +268,22 @@ class _Judge:
         prune_inert: bool,
         seconds_per_call: float,
         limits: Limits | None,
+        max_seconds: float,
     ) -> None:
         self._places = set(coordinates(task)) if isinstance(task, TaskSpec) else None
         self._probes, self._states = probes, probes.states
         self._mode, self._prune_inert = mode, prune_inert
         self._seconds_per_call, self._limits = seconds_per_call, limits
+        self._max_seconds, self._end = max_seconds, time.monotonic() + max_seconds
         self.isolation: tuple[str, ...] = ()
 
     def __call__(self, candidate: Candidate, own: KeyState | None) -> _Judged:
         report = FunctionReport(candidate.name, candidate.line, declared=candidate.declared)
-        problems = problems_of(candidate, self._probes.d)
-        if problems:
-            return _Judged(replace(report, failures=tuple(problems)))
         try:
+            self._stop_in_time()
+            problems = problems_of(candidate, self._probes.d)
+            if problems:
+                return _Judged(replace(report, failures=tuple(problems)))
             outcomes = self._run(candidate)
         except ExecutionError as error:
             return _Judged(replace(report, failures=(str(error),)))
@@ -288,17 +299,27 @@ class _Judge:
             return _Judged(replace(report, failures=tuple(failures)))
         return self._described(report, candidate, own, values.astype(bool))
 
+    def _stop_in_time(self) -> None:
+        if time.monotonic() >= self._end:
+            raise ExecutionError(
+                f"the {self._max_seconds:g} s for the whole file were over before all of this "
+                "function was checked: use fewer loops, here and before it, or check fewer "
+                "functions at once"
+            )
+
     def _run(self, candidate: Candidate) -> tuple[Outcome, ...]:
         code = checked(candidate.padded, candidate.name)
         calls = iter((state,) for state in (*self._states, *self._repeated(self._states)))
         outcomes: list[Outcome] = []
         while some := list(itertools.islice(calls, CALLS)):
+            self._stop_in_time()
             limits = self._limits or Limits(
                 cpu_s=1 + len(some) * self._seconds_per_call, wall_s=_WALL_S
             )
             try:
                 child = run_in_child(code, policy(candidate.name), some, limits)
             except ExecutionError as error:
+                self.isolation = error.isolation or self.isolation
                 raise ExecutionError(_without_measurements(str(error), len(some), limits)) from None
             self.isolation = child.isolation
             outcomes += child.outcomes
@@ -323,27 +344,31 @@ class _Judge:
         return np.asarray(values[rows])
 
     def _values(self, outcomes: Sequence[Outcome]) -> tuple[Array, list[str]]:
-        """What was returned, and what is wrong with it by kind."""
+        """What was returned, and what is wrong with it: the first example of each kind."""
         values = np.full(len(outcomes), np.nan)
-        wrong: dict[str, list[int]] = {}
+        wrong: dict[str, list[tuple[int, str]]] = {}
         for number, outcome in enumerate(outcomes):
             if outcome.returned == "None":
-                text = "it returned nothing: end every path in return True or return False"
-                wrong.setdefault(text, []).append(number)
+                kind = text = "it returned nothing: end every path in return True or return False"
             elif outcome.error is not None or outcome.outputs is None:
-                wrong.setdefault(str(outcome.error), []).append(number)
+                text = str(outcome.error)
+                kind = _kind_of(text)
             elif outcome.returned.startswith(("list", "tuple")) or outcome.outputs[0].ndim:
                 text = f"it returned a {outcome.returned}: return True or False"
-                wrong.setdefault(text, []).append(number)
+                kind = outcome.returned.partition(" ")[0]
             else:
                 values[number] = outcome.outputs[0]
-                if values[number] not in (0, 1):
-                    text = "it returned a number that is neither 0 nor 1: return True or False"
-                    wrong.setdefault(text, []).append(number)
-        return values, [
-            f"on {len(numbers)} of {len(outcomes)} states, such as {self._name(numbers[0])}: {text}"
-            for text, numbers in wrong.items()
-        ]
+                if values[number] in (0, 1):
+                    continue
+                kind = text = "it returned a number that is neither 0 nor 1: return True or False"
+            wrong.setdefault(kind, []).append((number, text))
+        return values, capped(
+            [
+                f"on {len(found)} of {len(outcomes)} states, such as {self._name(found[0][0])}: "
+                f"{found[0][1]}"
+                for found in wrong.values()
+            ]
+        )
 
     def _name(self, number: int) -> str:
         """A probe state, for a message."""
@@ -450,6 +475,11 @@ class _Judge:
                 f"a change of the indices {sorted(indices - found)} alone never changed the result"
             )
         return tuple(sorted(indices | found)), warnings
+
+
+def _kind_of(error: str) -> str:
+    """Type and line of an error; the rest of its text may differ from state to state."""
+    return error.partition(":")[0] + "".join(re.findall(r"\(line \d+: ", error)[-1:])
 
 
 def _without_measurements(text: str, count: int, limits: Limits) -> str:

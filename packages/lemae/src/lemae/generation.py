@@ -21,6 +21,7 @@ from lemae._codegen import (
     LLM,
     Dialogue,
     Limits,
+    LLMError,
     Message,
     Reply,
     ReplyError,
@@ -31,7 +32,7 @@ from lemae._codegen import (
 )
 from lemae._codegen.messages import escaped
 from lemae._codegen.reply import check_characters
-from lemae._source import join
+from lemae._source import capped, join
 from lemae.answer import Proposal, documented, read_answer, write_answer
 from lemae.checks import check
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, ShapeError
@@ -108,10 +109,14 @@ def generate(
 
     Raises:
         KeyStateError: if there are too few; it lists every reason and names the transcript.
-        LLMError: if the service failed, whatever ``on_failure`` says.
+        LLMError: if the service failed before enough of them were accepted, whatever
+            ``on_failure`` says.
         ConfigError: if a number is out of range.
         ShapeError: if the states do not fit the task.
         TaskError: if the environment does not fit the task.
+
+    Warns:
+        LemaeWarning: if the service failed later, and what was accepted until then is kept.
 
     Reference: arXiv 2410.02511, localisation of key states. Bounds, acceptance by function and
     fallback are ours; the published loop ends when everything runs.
@@ -190,7 +195,7 @@ def requery(
         line, if no new one was accepted.
 
     Raises:
-        LLMError: if the service failed.
+        LLMError: if the service failed before a new one was accepted.
         ConfigError: if a number is out of range.
         ShapeError: if there is not one number of hits for each key state, or states do not fit.
     """
@@ -297,7 +302,7 @@ class _Author:
         for attempt in range(1, attempts + 1):
             try:
                 failed = self._try(reply)
-                problems = [f"{name}: {text}" for name, texts in failed.items() for text in texts]
+                problems = capped([f"{n}: {text}" for n, texts in failed.items() for text in texts])
                 if not problems and len(self._found) < least:
                     problems = [_too_few(len(self._found), least)]
                 self._unread = ""
@@ -310,7 +315,18 @@ class _Author:
             question = prompts.repair(
                 problems, list(failed), sorted(self._settled), attempt, attempts
             )
-            reply = self._ask([*opening, *_follow_up(reply, question)], self.repair_temperature)
+            try:
+                reply = self._ask([*opening, *_follow_up(reply, question)], self.repair_temperature)
+            except LLMError as error:
+                if len(self._found) < least:
+                    raise
+                warnings.warn(
+                    f"the service failed before all was repaired ({type(error).__name__}: "
+                    f"{error}); what was accepted until then is kept: {', '.join(self._found)}",
+                    LemaeWarning,
+                    stacklevel=3,
+                )
+                return
             self._repairs += 1
 
     def key_states(self, most: int) -> KeyStateSet | None:
@@ -427,7 +443,8 @@ class _Author:
         try:
             report = check(proposal.file, self.task, self.probes, limits=self.limits)
             if report.key_states is None:
-                return [text for function in report.functions for text in function.failures]
+                failures = [text for one in report.functions for text in one.failures]
+                return capped([*failures, *report.ignored])
             (key_state,) = report.key_states
             (origin,) = (one.origin for one in report.functions if one.accepted)
             source = documented(key_state.source, name, proposal.description)

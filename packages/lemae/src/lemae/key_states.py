@@ -24,7 +24,7 @@ from lemae._forms import Evaluator, array_form, call, trials
 from lemae._graph import UnresolvedError
 from lemae._kit.files import write_text_atomic
 from lemae._seeds import Purpose, generator
-from lemae._source import PREFIX, Candidate, checked, join, split
+from lemae._source import PREFIX, Candidate, capped, checked, join, split
 from lemae._symbolic import IndexProblemError, execute
 from lemae.errors import ConfigError, IntegrityError, KeyStateError, ShapeError
 from lemae.probes import probes
@@ -197,8 +197,8 @@ class KeyStateSet(Sequence[KeyState]):
             if not found:
                 made.append(_made(candidate, task, d, subspace, prune_inert))
         if problems or not made:
-            reasons = problems or [f"it holds no function {PREFIX}<name>(state)", *file.ignored]
-            raise KeyStateError("\n- ".join(["the file cannot be used:", *reasons]))
+            problems = problems or [f"it holds no function {PREFIX}<name>(state)"]
+            raise KeyStateError("\n- ".join(["the file cannot be used:", *problems, *file.ignored]))
         return cls(made, d, meta=meta)
 
     @classmethod
@@ -514,11 +514,11 @@ def problems_of(candidate: Candidate, d: int | None) -> list[str]:
         there = "not negative" if d is None else f"0 to {d - 1}"
         problems.append(f"SUBSPACES declares the indices {bad}, but indices are {there}")
     if not candidate.source:
-        return problems
+        return capped(problems)
     try:
         code = checked(candidate.padded, candidate.name)
     except UnsafeCodeError as error:
-        return problems + [str(problem) for problem in error.problems]
+        return capped([*problems, *map(str, error.problems)])
     try:
         trace = execute(code.source, candidate.name, d)
     except (IndexProblemError, TruthSumError) as error:
@@ -528,7 +528,7 @@ def problems_of(candidate: Candidate, d: int | None) -> list[str]:
     else:
         if isinstance(trace.root, bool) or not trace.influences:
             problems.append("its result does not depend on the state: it is constant")
-    return problems
+    return capped(problems)
 
 
 def _made(
