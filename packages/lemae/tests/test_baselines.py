@@ -263,15 +263,32 @@ def test_novelty_ends_with_the_first_success_if_asked_to(name):
         assert restored.bonus(some_episodes(1)).any() != until_success
 
 
+SCALED = {
+    "count": lambda scale: CountBonus(5, scale=scale),
+    "rnd": lambda scale: RandomDistillation.for_task(task(), scale=scale),
+    "discriminator": DiscriminatorBonus,
+    "llm-reward": lambda scale: RewardBonus(None, scale),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scales_are_finite(name):
+    for scale in (np.inf, np.nan, "much"):
+        with pytest.raises(ConfigError, match=f"scale is '?{scale}'?: give a finite number"):
+            SCALED[name](scale)
+    if name != "llm-reward":  # whose reward may count the other way round
+        with pytest.raises(ConfigError, match="scale is -1: give a finite number of at least 0"):
+            SCALED[name](-1)
+
+
 def test_counts_refuse_what_does_not_fit():
     with pytest.raises(ConfigError, match="indices from 0 to 4"):
         CountBonus(5, groups=[(0, 5)])
-    with pytest.raises(ConfigError, match="width is 0"):
-        CountBonus(5, width=0)
+    for width in (0, np.inf, np.nan):
+        with pytest.raises(ConfigError, match=f"width is {width}"):
+            CountBonus(5, width=width)
     with pytest.raises(ConfigError, match="bins is 0"):
         CountBonus.for_task(task(), bins=0)
-    with pytest.raises(ConfigError, match="scale is -1"):
-        CountBonus(5, scale=-1)
     with pytest.raises(ShapeError, match=re.escape("give [M, 5]")):
         CountBonus(5).counts(np.zeros((3, 4)))
     with pytest.raises(StateError, match="same arguments"):
@@ -331,9 +348,13 @@ def test_networks_come_from_the_seed_and_leave_the_global_generator_alone():
 
 
 def test_distillation_refuses_what_does_not_fit():
-    with pytest.raises(ConfigError, match="hidden=0"):
+    with pytest.raises(ConfigError, match="hidden is 0: give a whole number"):
         RandomDistillation.for_task(task(), hidden=0)
-    with pytest.raises(ConfigError, match="one range per index"):
+    with pytest.raises(ConfigError, match="learning_rate is inf"):
+        RandomDistillation.for_task(task(), learning_rate=np.inf)
+    with pytest.raises(ConfigError, match="one finite range per index"):
+        RandomDistillation(np.zeros(1), np.full(1, np.inf), np.zeros(1, bool))
+    with pytest.raises(ConfigError, match="one finite range per index"):
         RandomDistillation(np.zeros(3), -np.ones(3), np.zeros(3, bool))
     with pytest.raises(ShapeError, match=re.escape("give [M, 5]")):
         RandomDistillation.for_task(task()).error(np.zeros((2, 3)))
@@ -378,8 +399,9 @@ def test_the_weight_of_hindsight():
     episodes = some_episodes(0, count=50)
     made = create("her", None, beta=0.3, seed=4)
     assert np.allclose(made.bonus(episodes), 3 * HerBonus(beta=0.1, seed=4).bonus(episodes))
-    with pytest.raises(ConfigError, match="beta is -1"):
-        HerBonus(beta=-1)
+    for beta in (-1, np.inf, np.nan):
+        with pytest.raises(ConfigError, match=f"beta is {beta}: give a finite number"):
+            HerBonus(beta=beta)
     with pytest.raises(ConfigError, match="'her' has no option 'alpha'"):
         create("her", None, alpha=10)
 

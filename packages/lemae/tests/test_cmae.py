@@ -12,7 +12,7 @@ from lemae import envs
 from lemae.algos.evaluation import evaluate
 from lemae.algos.rollout import Collector, Episodes
 from lemae.baselines import CMAE, CMAESettings
-from lemae.errors import ConfigError
+from lemae.errors import ConfigError, ShapeError
 
 N_VALUES = (4, 3)
 ACTIONS = 3
@@ -240,7 +240,7 @@ def test_a_restored_learner_goes_on_bit_for_bit():
 
 
 def test_refusals():
-    with pytest.raises(ConfigError, match=re.escape("n_values=(4, 0)")):
+    with pytest.raises(ConfigError, match=re.escape("n_values[1] is 0")):
         CMAE(2, 3, (4, 0), 10)
     with pytest.raises(ConfigError, match="too many for tables"):
         CMAE(2, 4, (1000,) * 7, 10)
@@ -248,8 +248,15 @@ def test_refusals():
         CMAE(12, 10, (30, 30), 10)
     with pytest.raises(ConfigError, match="target_rate is 0"):
         CMAESettings(target_rate=0)
-    with pytest.raises(ConfigError, match="select_every is 0: it must be positive"):
-        CMAESettings(select_every=0)
+    for value in (0, 2.5, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=f"select_every is {value}: give a whole number"):
+            CMAESettings(select_every=value)
+    with pytest.raises(ConfigError, match="sharpness is inf"):
+        CMAESettings(sharpness=math.inf)
+    learner = made()
+    for state in ([0.5, 0], [0, -1], [N_VALUES[0], 0]):
+        with pytest.raises(ShapeError, match="a fraction, or a number outside"):
+            learner.act(np.array([state]), None, None)
 
 
 def test_a_small_pass_is_solved():

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
+from lemae._values import real, whole
 from lemae.algos.rollout import Actor, Episodes
-from lemae.errors import ConfigError
+from lemae.errors import ConfigError, ShapeError
 
 _MOST_CELLS = 2**62  # states are numbered in 64 bits
 
@@ -53,12 +54,12 @@ class CMAESettings:
     largest_part: int = 2**22
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "explore_rate", "target_rate"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give more than 0, at most 1")
-        for name in self.__dataclass_fields__.keys() - {"gamma", "explore_rate", "target_rate"}:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
+        shares = ("gamma", "explore_rate", "target_rate")
+        for name in shares:
+            real(name, getattr(self, name), highest=1, above=True)
+        real("sharpness", self.sharpness, above=True)
+        for name in self.__dataclass_fields__.keys() - {*shares, "sharpness"}:
+            whole(name, getattr(self, name))
 
 
 class CMAE:
@@ -113,12 +114,11 @@ class CMAE:
         seed: int = 0,
     ) -> None:
         self.settings = settings or CMAESettings()
-        self.n_values = tuple(map(int, n_values))
-        if min(n_agents, n_actions, episode_limit, *self.n_values, len(self.n_values)) < 1:
-            raise ConfigError(
-                f"n_agents={n_agents}, n_actions={n_actions}, n_values={self.n_values}, "
-                f"episode_limit={episode_limit}: each must be positive"
-            )
+        n_agents, n_actions = whole("n_agents", n_agents), whole("n_actions", n_actions)
+        episode_limit = whole("episode_limit", episode_limit)
+        self.n_values = tuple(whole(f"n_values[{i}]", count) for i, count in enumerate(n_values))
+        if not self.n_values:
+            raise ConfigError("n_values is empty: give the number of values of each index")
         self._joint = n_actions**n_agents
         largest = self.settings.largest_part
         if math.prod(self.n_values) > _MOST_CELLS or max(self.n_values) * self._joint > largest:
@@ -326,7 +326,13 @@ class CMAE:
 
     def _codes(self, states: np.ndarray) -> np.ndarray:
         """One number per state: int64 ``[M]`` of ``[M, d]``."""
-        digits = np.asarray(states).astype(np.int64)
+        given = np.asarray(states)
+        digits = given.astype(np.int64)
+        if np.count_nonzero((digits != given) | (digits < 0) | (digits >= self.n_values)):
+            raise ShapeError(
+                "a state holds a fraction, or a number outside its range: tables are for whole "
+                f"numbers below {self.n_values}"
+            )
         codes: np.ndarray = np.ravel_multi_index(tuple(digits.T), self.n_values)
         return codes
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
+from lemae._values import whole
 from lemae.baselines.novelty import NoveltyBonus
 from lemae.errors import ConfigError, ShapeError, StateError
 from lemae.task import TaskSpec
@@ -35,7 +36,7 @@ class CountBonus(NoveltyBonus):
         seed: of the 64-bit hash that tells cells apart; two of them hardly ever share a count.
 
     Raises:
-        ConfigError: if an index is no index of the state, or a width is not positive.
+        ConfigError: if an index is no index of the state, or a width is not positive and finite.
 
     Cost: 16 bytes per group and cell; per step a few microseconds.
 
@@ -61,8 +62,8 @@ class CountBonus(NoveltyBonus):
                 f"groups is {self.groups}: give at least one group, of indices from 0 to {d - 1}"
             )
         self.width = np.broadcast_to(np.asarray(width, np.float64), (d,))
-        if not (self.width > 0).all():
-            raise ConfigError(f"width is {width}: give positive numbers")
+        if not (np.isfinite(self.width) & (self.width > 0)).all():
+            raise ConfigError(f"width is {width}: give positive and finite numbers")
         # Odd multipliers of 64 bits, 0 for indices outside the group.
         odd = generator(Purpose.BASELINE, seed).integers(2**63, size=d, dtype=np.uint64) * 2 + 1
         self._multipliers = np.zeros((d, len(self.groups)), np.uint64)
@@ -85,8 +86,7 @@ class CountBonus(NoveltyBonus):
         Raises:
             ConfigError: if ``bins`` is not positive, or there are too many whole states to count.
         """
-        if bins < 1:
-            raise ConfigError(f"bins is {bins}: give at least 1")
+        bins = whole("bins", bins)
         ranges = task.highs - task.lows
         spans = np.maximum(ranges, np.finfo(np.float64).tiny)
         groups, width = groups_by_unit(task), np.where(task.integers, 1.0, spans / bins)

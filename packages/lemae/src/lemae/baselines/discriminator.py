@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lemae._values import real
 from lemae.algos.rollout import Episodes
-from lemae.errors import ConfigError
 
 
 class DiscriminatorBonus:
@@ -24,15 +24,13 @@ class DiscriminatorBonus:
         scale: paid per key state.
 
     Raises:
-        ConfigError: if the scale is negative.
+        ConfigError: if the scale is negative or not finite.
 
     Reference: arXiv 2410.02511, baseline ELLM; arXiv 2302.06692.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        if not scale >= 0:
-            raise ConfigError(f"scale is {scale}: give 0 or more")
-        self.scale = scale
+        self.scale = real("scale", scale)
 
     def observe(self, episodes: Episodes) -> None:
         """Nothing is learned."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
+from lemae._values import real
 from lemae.algos.rollout import Episodes
-from lemae.errors import ConfigError
 from lemae.instances import l1
 
 
@@ -25,15 +25,13 @@ class HerBonus:
         seed: of the goals.
 
     Raises:
-        ConfigError: if the weight is negative.
+        ConfigError: if the weight is negative or not finite.
 
     Reference: arXiv 1707.01495, section 4.5; arXiv 2410.02511, baseline HER.
     """
 
     def __init__(self, *, beta: float = 0.1, seed: int = 0) -> None:
-        if not beta >= 0:
-            raise ConfigError(f"beta is {beta}: give 0 or more")
-        self.beta, self.seed = beta, seed
+        self.beta, self.seed = real("beta", beta), seed
         self._drawn = 0
 
     def observe(self, episodes: Episodes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from lemae._codegen import Policy, UnsafeCodeError, check, load_function
 from lemae._kit.files import write_text_atomic
+from lemae._values import real
 from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError, IntegrityError, LemaeWarning, ShapeError
 
@@ -139,7 +141,10 @@ class RewardBonus:
 
     Args:
         function: of the state before and after a step.
-        scale: of its reward.
+        scale: of its reward, of any sign.
+
+    Raises:
+        ConfigError: if the scale is not finite.
 
     Reference: arXiv 2310.12931 (Eureka), without its evolution over training runs; in arXiv
     2410.02511 the baseline Eureka-si.
@@ -147,7 +152,7 @@ class RewardBonus:
 
     def __init__(self, function: RewardFunction, scale: float = 1.0) -> None:
         self.function = function
-        self.scale = scale
+        self.scale = real("scale", scale, -math.inf)
 
     def observe(self, episodes: Episodes) -> None:
         """Nothing is learned."""

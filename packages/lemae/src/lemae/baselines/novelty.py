@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lemae._values import real
 from lemae.algos.rollout import Episodes
-from lemae.errors import ConfigError
 
 
 class NoveltyBonus(ABC):
@@ -20,13 +20,11 @@ class NoveltyBonus(ABC):
         until_success: pay nothing any more once an episode succeeded.
 
     Raises:
-        ConfigError: if the scale is negative.
+        ConfigError: if the scale is negative or not finite.
     """
 
     def __init__(self, scale: float, *, until_success: bool) -> None:
-        if not scale >= 0:
-            raise ConfigError(f"scale is {scale}: give 0 or more")
-        self.scale = scale
+        self.scale = real("scale", scale)
         self.until_success = until_success
         self.solved = False
 

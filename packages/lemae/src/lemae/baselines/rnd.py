@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lemae._seeds import Purpose, number
+from lemae._values import real, whole
 from lemae.baselines.novelty import NoveltyBonus
 from lemae.errors import ConfigError, ShapeError
 from lemae.task import TaskSpec
@@ -58,11 +59,11 @@ class RandomDistillation(NoveltyBonus):
         seed: int = 0,
     ) -> None:
         super().__init__(scale, until_success=until_success)
-        if min(hidden, outputs, batch) < 1 or not learning_rate > 0:
-            raise ConfigError(
-                f"hidden={hidden}, outputs={outputs}, batch={batch}, "
-                f"learning_rate={learning_rate}: each must be positive"
-            )
+        hidden, outputs, batch = (
+            whole(name, value)
+            for name, value in (("hidden", hidden), ("outputs", outputs), ("batch", batch))
+        )
+        learning_rate = real("learning_rate", learning_rate, above=True)
         self._read = _Features(lows, highs, integers)
         self._batch, self._seed, self._learned = batch, seed, 0
         self._square = 0.0  # running mean of squared errors
@@ -140,9 +141,14 @@ class _Features:
 
     def __init__(self, lows: np.ndarray, highs: np.ndarray, integers: np.ndarray) -> None:
         lows, highs = np.asarray(lows, np.float64), np.asarray(highs, np.float64)
-        if lows.ndim != 1 or lows.shape != highs.shape or not (lows <= highs).all():
+        if (
+            lows.ndim != 1
+            or lows.shape != highs.shape
+            or not (np.isfinite([lows, highs]).all() and (lows <= highs).all())
+        ):
             raise ConfigError(
-                f"lows are {lows.tolist()} and highs {highs.tolist()}: give one range per index"
+                f"lows are {lows.tolist()} and highs {highs.tolist()}: give one finite range per "
+                "index"
             )
         self._one_hot = np.flatnonzero(np.asarray(integers, bool) & (highs - lows < _MOST_VALUES))
         self._scaled = np.setdiff1d(np.arange(len(lows)), self._one_hot)
