@@ -22,6 +22,7 @@ from lemae._codegen import (
     run_in_child,
 )
 from lemae.answer import documented, read_answer, write_answer
+from lemae.checks import check
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, ShapeError
 from lemae.generation import _Author, generate, requery
 from lemae.key_states import KeyStateSet
@@ -211,6 +212,17 @@ def test_the_same_twice_counts_once(states):
     made = ask(ScriptedLLM([answer(OVER, twin, OPEN)]), states)
     assert made.names == ("over", "open")
     assert made.meta["left_out"] == {"past": "says the same as over"}
+
+
+def test_no_time_runs_out_on_what_was_accepted(states, monkeypatch):
+    def hurried(source, *args, **options):
+        if isinstance(source, KeyStateSet):
+            options.setdefault("max_seconds", 1e-9)
+        return check(source, *args, **options)
+
+    monkeypatch.setattr("lemae.generation.check", hurried)
+    made = ask(ScriptedLLM([answer(OPEN, NEAR)]), states)
+    assert [found["accepted"] for found in made.meta["check"]["functions"]] == [True, True]
 
 
 def test_they_keep_the_order_in_which_they_were_named(states):
