@@ -135,7 +135,9 @@ def test_bench_writes_results(tmp_path):
 def test_info():
     facts = json.loads(run("info", "--json").stdout)
     assert facts["torch"] == torch.__version__
-    assert facts["backend"] == "torch"
+    assert facts["backend"] in ("native", "torch")
+    chosen = json.loads(run("info", "--json", env={"LOWMEM_BP_BACKEND": "torch"}).stdout)
+    assert chosen["backend"] == "torch"
 
 
 def test_unknown_backend_variable_is_an_error(folder):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lowmem_bp import functional as L
 from lowmem_bp.activations import ACTIVATIONS
-from lowmem_bp.errors import BackendError, ConfigError, DTypeError, ShapeError
+from lowmem_bp.errors import ConfigError, DTypeError, ShapeError
 from lowmem_bp.steps import PRESETS, StepTable, preset
 
 # Test modules cannot import each other under --import-mode=importlib.
@@ -998,11 +998,6 @@ def test_backend_argument_and_variable(monkeypatch):
         with pytest.raises(ConfigError, match="LOWMEM_BP_BACKEND='fast'"):
             call("auto")
         assert torch.equal(call("torch"), auto), "an explicit argument wins"
-
-
-def test_backends_of_later_releases_say_so():
-    with pytest.raises(BackendError, match=r"backend='triton' is not available.*use 'auto'"):
-        L.regelu2(torch.ones(2), backend="triton")
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ class Activation:
     torch_keeps: str = "input"
 
 
-def _gelu_tanh(x: Tensor) -> Tensor:
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU with the hyperbolic tangent in place of the error function."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -91,7 +92,7 @@ ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
         Activation("gelu", F.gelu, _gelu_derivative),
-        Activation("gelu_tanh", _gelu_tanh, _gelu_tanh_derivative),
+        Activation("gelu_tanh", gelu_tanh, _gelu_tanh_derivative),
         Activation("quick_gelu", _quick_gelu, _quick_gelu_derivative, torch_keeps="more"),
         Activation("silu", F.silu, _silu_derivative),
         Activation("mish", F.mish, _mish_derivative),

@@ -92,7 +92,7 @@ def stepwise(
         table = preset(activation, table, 2 if bits is None else bits)
     elif bits not in (None, table.bits):
         raise ConfigError(f"bits={bits} and a table of {table.bits} bits: leave bits out.")
-    resolve(backend)
+    resolve(backend, x.device)
     return _stepwise(x, known.forward, table, backend=backend)
 
 
@@ -138,7 +138,7 @@ def activation(
 def _activate(x: Tensor, name: str, mode: str, backend: str) -> Tensor:
     _require_float(x)
     int8 = _is_int8(mode)
-    return _activation(x, get_activation(name), int8=int8, backend=resolve(backend))
+    return _activation(x, get_activation(name), int8=int8, backend=resolve(backend, x.device))
 
 
 def multiply(
@@ -154,7 +154,7 @@ def multiply(
         mode: See ``b``.
         backend: Kernel backend.
     """
-    return _product(a, b, int8=_is_int8(mode), backend=resolve(backend))
+    return _product(a, b, int8=_is_int8(mode), backend=resolve(backend, a.device))
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, backend: str = "auto") -> Tensor:
@@ -165,7 +165,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, backend: str = 
     """
     if not 0.0 <= p <= 1.0:
         raise ConfigError(f"p={p!r}: expected a probability between 0 and 1.")
-    return _dropout(x, p, training, backend=resolve(backend))
+    return _dropout(x, p, training, backend=resolve(backend, x.device))
 
 
 # --- norms ---------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def pack_codes(codes: Tensor, bits: int = 2, *, backend: str = "auto") -> Tensor
     _check_bits(bits)
     if codes.dtype != torch.uint8:
         raise DTypeError(f"codes has dtype {codes.dtype}; expected torch.uint8.")
-    return resolve(backend).pack(codes, bits)
+    return resolve(backend, codes.device).pack(codes, bits)
 
 
 def unpack_codes(packed: Tensor, numel: int, bits: int = 2, *, backend: str = "auto") -> Tensor:
@@ -378,14 +378,14 @@ def unpack_codes(packed: Tensor, numel: int, bits: int = 2, *, backend: str = "a
             f"packed has shape {tuple(packed.shape)}; {numel} codes of {bits} bits need "
             f"({expected},)."
         )
-    return resolve(backend).unpack(packed, numel, bits)
+    return resolve(backend, packed.device).unpack(packed, numel, bits)
 
 
 def pack_bool(mask: Tensor, *, backend: str = "auto") -> Tensor:
     """Pack booleans, eight per byte: see :func:`pack_codes`."""
     if mask.dtype != torch.bool:
         raise DTypeError(f"mask has dtype {mask.dtype}; expected torch.bool.")
-    return resolve(backend).pack(mask.to(torch.uint8), 1)
+    return resolve(backend, mask.device).pack(mask.to(torch.uint8), 1)
 
 
 def unpack_bool(packed: Tensor, numel: int, *, backend: str = "auto") -> Tensor:

@@ -76,7 +76,7 @@ class ActivationStyle:
         if self.table is not None:
             forward = self.known.forward if function is None else function
             return stepwise(x, forward, self.table, backend=self.backend)
-        kernels = resolve(self.backend)
+        kernels = resolve(self.backend, x.device)
         return activation(x, self.known, function=function, int8=self.int8, backend=kernels)
 
 
@@ -125,7 +125,7 @@ class LeanDropout(Lean):
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop elements while training."""
-        return dropout(input, self.p, self.training, backend=resolve(self._lowmem_bp))
+        return dropout(input, self.p, self.training, backend=resolve(self._lowmem_bp, input.device))
 
 
 class LeanNorm(Lean):
@@ -185,7 +185,7 @@ class LeanGatedMLP(Lean):
         """Apply the MLP."""
         int8, backend = self._lowmem_bp
         gate = self.act_fn(self.gate_proj(x))
-        hidden = product(gate, self.up_proj(x), int8=int8, backend=resolve(backend))
+        hidden = product(gate, self.up_proj(x), int8=int8, backend=resolve(backend, x.device))
         return self.down_proj(hidden)  # type: ignore[no-any-return]
 
 

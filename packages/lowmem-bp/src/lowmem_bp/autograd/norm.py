@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.autograd.recipe import attach
+from lowmem_bp.backends import Backend, resolve
 from lowmem_bp.errors import DTypeError, ShapeError
 
 
@@ -67,44 +68,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return None
 
 
-def affine(
-    z: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    offset: float,
-    round_first: torch.dtype | None,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Return ``(offset + weight) * z + bias``.
-
-    Args:
-        z: Normalised rows.
-        weight: Shape of the normalised dimensions.
-        bias: Same, or None.
-        offset: 1 for norms of the Gemma family, whose weight is stored minus one.
-        round_first: Dtype that ``z`` is rounded to before the product, with the product then taken
-            in the promoted dtype (Llama family); None to compute in fp32 and round once.
-        dtype: Dtype of the result when ``round_first`` is None.
-    """
-    if round_first is not None:
-        result = weight * z.to(round_first)
-        return result if bias is None else result + bias
-    compute = _compute_dtype(dtype)
-    scale = weight.to(compute)
-    if offset:
-        scale = offset + scale
-    result = z.to(compute) * scale
-    if bias is not None:
-        result = result + bias.to(compute)
-    return result.to(dtype)
-
-
 class _Norm(torch.autograd.Function):
     """Outputs ``(y, z, r)``, or ``(z, r)`` without an affine part.
 
     ``z`` and ``r`` are true outputs, not only saved tensors, so that a second derivative flows
-    through them: the backward pass is made of differentiable operations on them.
+    through them: with gradients on, the backward pass is made of differentiable operations on them.
     """
 
     generate_vmap_rule = True
@@ -121,29 +89,25 @@ class _Norm(torch.autograd.Function):
         round_first: torch.dtype | None,
         dtype: torch.dtype,
         keep_dtype: torch.dtype,
+        kernels: type[Backend],
     ) -> tuple[Tensor, ...]:
-        shape = x.shape[x.dim() - n_dims :]
-        y = None
-        if centred and weight is not None and _same_dtype(dtype, x, weight, bias):
+        if weight is None:
+            return kernels.normalize(x, centred=centred, n_dims=n_dims, eps=eps, dtype=keep_dtype)
+        if centred and _same_dtype(dtype, x, weight, bias):
             # torch's own kernel, for equal bits: one bit of bf16 here is a visible difference
             # after some layers.
-            y = F.layer_norm(x, shape, weight, bias, eps).to(dtype)
-        x = x.to(_compute_dtype(x.dtype))
-        if centred:
-            z, _mean, r = torch.native_layer_norm(x, shape, None, None, eps)
-        else:
-            dims = tuple(range(-n_dims, 0))
-            r = torch.rsqrt(x.pow(2).mean(dims, keepdim=True) + eps)
-            z = x * r
-        if weight is None:
-            return z.to(keep_dtype), r
-        if y is None:
-            y = affine(z, weight, bias, offset=offset, round_first=round_first, dtype=dtype)
+            y = F.layer_norm(x, x.shape[x.dim() - n_dims :], weight, bias, eps).to(dtype)
+            z, r = kernels.normalize(x, centred=centred, n_dims=n_dims, eps=eps, dtype=keep_dtype)
+            return y, z, r
+        # Where the product is taken of rounded rows anyway, those that are kept will do.
+        dtype_of_z = keep_dtype if round_first == keep_dtype else _compute_dtype(x.dtype)
+        z, r = kernels.normalize(x, centred=centred, n_dims=n_dims, eps=eps, dtype=dtype_of_z)
+        y = kernels.affine(z, weight, bias, offset=offset, round_first=round_first, dtype=dtype)
         return y, z.to(keep_dtype), r
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, ctx.centred, ctx.n_dims, _eps, ctx.offset, *_dtypes = inputs
+        x, weight, bias, ctx.centred, ctx.n_dims, _eps, ctx.offset, *_dtypes, ctx.kernels = inputs
         ctx.x_dtype = x.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.set_materialize_grads(False)
@@ -153,42 +117,53 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         z, r, weight = ctx.saved_tensors
-        compute = r.dtype
-        z = z.to(compute)
-        grad_y = grads[0].to(compute) if weight is not None and grads[0] is not None else None
         grad_z, grad_r = grads[-2:]
-        dims = tuple(range(-ctx.n_dims, 0))
         grad_x = grad_weight = grad_bias = None
-        rows = tuple(range(z.dim() - ctx.n_dims))
-        if grad_y is not None:
-            if ctx.needs_input_grad[1]:
-                grad_weight = _sum(grad_y * z, rows).to(weight.dtype)
-            if ctx.needs_input_grad[2]:
-                grad_bias = _sum(grad_y, rows).to(ctx.bias_dtype)
-        if ctx.needs_input_grad[0]:
-            g = None if grad_z is None else grad_z.to(compute)
-            if grad_y is not None:
-                through_y = grad_y * (weight.to(compute) + ctx.offset)
-                g = through_y if g is None else g + through_y
-            if g is not None:
-                grad_x = g - z * (g * z).mean(dims, keepdim=True)
-                if ctx.centred:
-                    grad_x = grad_x - g.mean(dims, keepdim=True)
-                grad_x = grad_x * r
-            if grad_r is not None:  # only in a second derivative: dr/dx = -r² z / N
-                through_r = -grad_r * r * r * z / z.shape[z.dim() - ctx.n_dims :].numel()
-                grad_x = through_r if grad_x is None else grad_x + through_r
-            grad_x = None if grad_x is None else grad_x.to(ctx.x_dtype)
-        return (grad_x, grad_weight, grad_bias, *([None] * 7))
+        if weight is not None and grads[0] is not None:
+            grad_x, grad_weight, grad_bias = _through(
+                ctx, z, r, grads[0], weight, ctx.needs_input_grad[:3]
+            )
+        needs_x = ctx.needs_input_grad[0]
+        if needs_x and grad_z is not None:
+            grad_x = _plus(grad_x, _through(ctx, z, r, grad_z, None, (True, False, False))[0])
+        if needs_x and grad_r is not None:  # only in a second derivative: dr/dx = -r² z / N
+            columns = z.shape[z.dim() - ctx.n_dims :].numel()
+            grad_x = _plus(grad_x, (-grad_r * r * r * z.to(r.dtype) / columns).to(ctx.x_dtype))
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype)
+        if grad_bias is not None:
+            grad_bias = grad_bias.to(ctx.bias_dtype)
+        return (grad_x, grad_weight, grad_bias, *([None] * 8))
+
+
+def _plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
+    return term if total is None else total if term is None else total + term
+
+
+def _through(
+    ctx: Any,
+    z: Tensor,
+    r: Tensor,
+    grad: Tensor,
+    weight: Tensor | None,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    kernels: type[Backend] = ctx.kernels
+    return kernels.norm_backward(
+        z,
+        r,
+        grad,
+        weight,
+        offset=ctx.offset,
+        centred=ctx.centred,
+        n_dims=ctx.n_dims,
+        dtype=ctx.x_dtype,
+        needs=needs,
+    )
 
 
 def _same_dtype(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
     return all(tensor is None or tensor.dtype == dtype for tensor in tensors)
-
-
-def _sum(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
-    # sum(()) would reduce every dimension.
-    return tensor.sum(dims) if dims else tensor
 
 
 def norm(
@@ -202,6 +177,7 @@ def norm(
     offset: float = 0.0,
     round_first: bool = False,
     dtype: torch.dtype | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """Normalise the last ``n_dims`` dimensions; keep only the normalised rows.
 
@@ -213,15 +189,17 @@ def norm(
         n_dims: Number of normalised dimensions.
         eps: Added to the variance; None means the epsilon of the dtype of the arithmetic, as in
             torch's RMSNorm.
-        offset: See :func:`affine`.
+        offset: See :meth:`lowmem_bp.backends.Backend.affine`.
         round_first: Round to the dtype of ``x`` before the weight is applied (Llama family).
         dtype: Of the result; default that of ``x``.
+        backend: Name of the kernel backend.
 
     Returns:
         Tensor of the shape of ``x``. It carries a recipe, so that the lean operations that use it
         keep ``z``, rounded to the autocast dtype when autocast is on, and not the result itself.
     """
     dtype = x.dtype if dtype is None else dtype
+    kernels = resolve(backend, x.device)
     eps = torch.finfo(_compute_dtype(x.dtype)).eps if eps is None else eps
     keep_dtype = x.dtype
     if x.dtype == torch.float32:
@@ -229,15 +207,17 @@ def norm(
     rounding = x.dtype if round_first else None
     if weight is None:
         # The output itself is what is kept.
-        y, _r = _Norm.apply(x, None, None, centred, n_dims, eps, offset, None, dtype, dtype)
+        y, _r = _Norm.apply(
+            *(x, None, None, centred, n_dims, eps, offset, None, dtype, dtype, kernels)
+        )
         return y  # type: ignore[no-any-return]
     y, z, _r = _Norm.apply(
-        x, weight, bias, centred, n_dims, eps, offset, rounding, dtype, keep_dtype
+        x, weight, bias, centred, n_dims, eps, offset, rounding, dtype, keep_dtype, kernels
     )
     if not torch.is_grad_enabled():
         return y  # type: ignore[no-any-return]
     # Copies, because a layer that rebuilds y may belong to another FSDP group than the norm: the
     # norm's own weight can be freed by then. They are one row each, whatever the batch.
     rows = (weight.clone(),) if bias is None else (weight.clone(), bias.clone())
-    rebuild = partial(affine, offset=offset, round_first=rounding, dtype=dtype)
+    rebuild = partial(kernels.affine, offset=offset, round_first=rounding, dtype=dtype)
     return attach(y, rebuild, z, *rows)

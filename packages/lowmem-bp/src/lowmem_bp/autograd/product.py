@@ -15,7 +15,8 @@ from lowmem_bp.backends import Backend
 class _Product(torch.autograd.Function):
     """``a * b``; each factor is rebuilt in backward for the other one's gradient.
 
-    A factor whose rebuild function is None is kept as it is.
+    A factor whose rebuild function is None is kept as it is. Where the first is an activation of a
+    kept tensor, and the second is kept, ``kernels`` does both gradients in one pass.
     """
 
     generate_vmap_rule = True
@@ -27,13 +28,14 @@ class _Product(torch.autograd.Function):
         rebuild_a: Rebuild | None,
         rebuild_b: Rebuild | None,
         n_a: int,
+        kernels: type[Backend],
         *kept: Tensor,
     ) -> Tensor:
         return a * b
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        a, b, rebuild_a, rebuild_b, n_a, *kept = inputs
+        a, b, rebuild_a, rebuild_b, n_a, kernels, *kept = inputs
         ctx.dtypes = a.dtype, b.dtype
         ctx.n_kept = len(kept)
         ctx.rebuild_a, ctx.rebuild_b = rebuild_a or identity, rebuild_b or identity
@@ -43,22 +45,37 @@ class _Product(torch.autograd.Function):
         kept_a = kept_a if ctx.needs_input_grad[1] else []
         kept_b = kept_b if ctx.needs_input_grad[0] else []
         ctx.n_a = len(kept_a)
+        is_gate = (
+            rebuild_a is not None
+            and n_a == 1
+            and rebuild_b is None
+            and all(ctx.needs_input_grad[:2])
+        )
+        ctx.kernels = kernels if is_gate and a.dtype == b.dtype else None
         ctx.save_for_backward(*kept_a, *kept_b)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         saved = ctx.saved_tensors
+        if ctx.kernels is not None:
+            gate, up = saved
+            both = ctx.kernels.gated_backward(grad, gate, up, ctx.rebuild_a)
+            return (*both, *([None] * (4 + ctx.n_kept)))
         grad_a = grad_b = None
         if ctx.needs_input_grad[0]:
             grad_a = (grad * ctx.rebuild_b(*saved[ctx.n_a :])).to(ctx.dtypes[0])
         if ctx.needs_input_grad[1]:
             grad_b = (grad * ctx.rebuild_a(*saved[: ctx.n_a])).to(ctx.dtypes[1])
-        return (grad_a, grad_b, None, None, None, *([None] * ctx.n_kept))
+        return (grad_a, grad_b, *([None] * (4 + ctx.n_kept)))
 
 
 def _rebuild_product(rebuild_a: Rebuild, rebuild_b: Rebuild, n_a: int, *kept: Tensor) -> Tensor:
     return rebuild_a(*kept[:n_a]) * rebuild_b(*kept[n_a:])
+
+
+def _rebuild_gated(function: Rebuild, kernels: type[Backend], gate: Tensor, up: Tensor) -> Tensor:
+    return kernels.gated(gate, up, function)
 
 
 def product(a: Tensor, b: Tensor, *, int8: bool = False, backend: type[Backend]) -> Tensor:
@@ -78,13 +95,17 @@ def product(a: Tensor, b: Tensor, *, int8: bool = False, backend: type[Backend])
     rebuild_a, kept_a = _recipe(a, int8, backend)
     rebuild_b, kept_b = _recipe(b, int8, backend)
     kept = (*kept_a, *kept_b)
-    result: Tensor = _Product.apply(a, b, rebuild_a, rebuild_b, len(kept_a), *kept)
+    result: Tensor = _Product.apply(a, b, rebuild_a, rebuild_b, len(kept_a), backend, *kept)
     if not result.requires_grad:
         # Nothing of the factors is kept by this node: a recipe would cost, not save.
         return result
     # Only here may a factor stand for itself: the node above must not get it twice.
     kept_a = kept_a if rebuild_a else (a,)
     kept_b = kept_b if rebuild_b else (b,)
+    if rebuild_a is not None and rebuild_b is None and len(kept_a) == 1:
+        return attach(
+            result, partial(_rebuild_gated, rebuild_a, backend), *kept_a, *kept_b, compiled=int8
+        )
     rebuild = partial(_rebuild_product, rebuild_a or identity, rebuild_b or identity, len(kept_a))
     return attach(result, rebuild, *kept_a, *kept_b, compiled=int8)
 

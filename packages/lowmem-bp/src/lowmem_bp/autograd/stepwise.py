@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from lowmem_bp.backends import resolve
+from lowmem_bp.backends.concrete import is_concrete
 from lowmem_bp.steps import StepTable
 
 
 @torch.library.custom_op("lowmem_bp::pack_steps", mutates_args=())
 def _pack_steps(x: Tensor, cuts: list[float], bits: int, backend: str) -> Tensor:
-    return resolve(backend).pack_steps(x, cuts, bits)
+    return resolve(backend, x.device).pack_steps(x, cuts, bits)
 
 
 @_pack_steps.register_fake
@@ -41,7 +42,7 @@ def _(info: Any, in_dims: Any, x: Tensor, cuts: list[float], bits: int, backend:
 def _step_multiply(
     packed: Tensor, grad: Tensor, levels: list[float], bits: int, backend: str
 ) -> Tensor:
-    return resolve(backend).step_multiply(packed, grad, levels, bits)
+    return resolve(backend, grad.device).step_multiply(packed, grad, levels, bits)
 
 
 @_step_multiply.register_fake
@@ -104,6 +105,8 @@ class _Stepwise(torch.autograd.Function):
         bits: int,
         backend: str,
     ) -> tuple[Tensor, Tensor]:
+        if is_concrete(x):  # a compiler sees the operators instead
+            return resolve(backend, x.device).activate_and_pack(x, function, list(cuts), bits)
         return function(x), _pack_steps(x, list(cuts), bits, backend)
 
     @staticmethod

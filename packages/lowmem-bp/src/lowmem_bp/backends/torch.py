@@ -5,6 +5,8 @@ Transient memory is a few bytes per element of the tensor at hand; nothing is ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -78,6 +80,93 @@ class TorchBackend:
         x = _groups(q.to(compute)) * scale.to(compute).unsqueeze(-1)
         flat: Tensor = x.flatten(-2)
         return flat[..., : q.shape[-1]].to(dtype)
+
+    @staticmethod
+    def activate_and_pack(
+        x: Tensor, function: Callable[[Tensor], Tensor], cuts: list[float], bits: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``function(x)`` and what :meth:`pack_steps` returns."""
+        return function(x), TorchBackend.pack_steps(x, cuts, bits)
+
+    @staticmethod
+    def gated(gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return ``function(gate) * up``."""
+        return function(gate) * up
+
+    @staticmethod
+    def gated_backward(
+        grad: Tensor, gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of both factors of :meth:`gated`."""
+        return grad * up, grad * function(gate)
+
+    @staticmethod
+    def normalize(
+        x: Tensor, *, centred: bool, n_dims: int, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise rows."""
+        x = _wide(x)
+        if centred:
+            z, _mean, r = torch.native_layer_norm(x, x.shape[x.dim() - n_dims :], None, None, eps)
+        else:
+            r = torch.rsqrt(x.pow(2).mean(tuple(range(-n_dims, 0)), keepdim=True) + eps)
+            z = x * r
+        return z.to(dtype), r
+
+    @staticmethod
+    def affine(
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        offset: float,
+        round_first: torch.dtype | None,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Scale and shift normalised rows."""
+        if round_first is not None:
+            result = weight * z.to(round_first)
+            return result if bias is None else result + bias
+        compute = torch.float64 if dtype == torch.float64 else torch.float32
+        scale = weight.to(compute)
+        if offset:
+            scale = offset + scale
+        result = z.to(compute) * scale
+        if bias is not None:
+            result = result + bias.to(compute)
+        return result.to(dtype)
+
+    @staticmethod
+    def norm_backward(
+        z: Tensor,
+        r: Tensor,
+        grad: Tensor,
+        weight: Tensor | None,
+        *,
+        offset: float,
+        centred: bool,
+        n_dims: int,
+        dtype: torch.dtype,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of input, weight and bias."""
+        z, grad = z.to(r.dtype), grad.to(r.dtype)
+        dims, rows = tuple(range(-n_dims, 0)), tuple(range(z.dim() - n_dims))
+        grad_x = None
+        if needs[0]:
+            g = grad if weight is None else grad * (weight.to(r.dtype) + offset)
+            grad_x = g - z * (g * z).mean(dims, keepdim=True)
+            if centred:
+                grad_x = grad_x - g.mean(dims, keepdim=True)
+            grad_x = (grad_x * r).to(dtype)
+        grad_weight = _sum(grad * z, rows) if needs[1] else None
+        grad_bias = _sum(grad, rows) if needs[2] else None
+        return grad_x, grad_weight, grad_bias
+
+
+def _sum(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    # sum(()) would reduce every dimension.
+    return tensor.sum(dims) if dims else tensor
 
 
 def _groups(x: Tensor) -> Tensor:

@@ -1,0 +1,330 @@
+"""The backend for processors: kernels in C, called with the addresses of tensors' data.
+
+Without a compiler at installation the extension is absent, and :mod:`lowmem_bp.backends` falls back
+to plain torch. What the kernels do not take (fp64 in products and norms, other devices) goes there
+as well, call by call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, c_double, c_float, c_int, c_size_t, c_void_p
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lowmem_bp.activations import gelu_tanh
+from lowmem_bp.backends.concrete import is_concrete
+from lowmem_bp.backends.torch import TorchBackend
+from lowmem_bp.errors import BackendError
+
+_INTERFACE = 1
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_NARROW = (torch.float32, torch.bfloat16, torch.float16)
+_PIECEWISE = (torch.float32, torch.bfloat16)
+#: The order is that of ``enum gate``.
+_GATES: dict[Any, int] = {F.silu: 0, F.gelu: 1, gelu_tanh: 2}
+#: Functions that write their result where they are told to.
+_IN_PLACE_OF: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    F.silu: lambda x, y: torch.ops.aten.silu.out(x, out=y),
+    F.gelu: lambda x, y: torch.ops.aten.gelu.out(x, out=y),
+    gelu_tanh: lambda x, y: torch.ops.aten.gelu.out(x, approximate="tanh", out=y),
+}
+# Half of a second-level cache, so that codes are taken from what the activation has just read.
+_CHUNK_BYTES = 1 << 18
+
+_SIGNATURES = {
+    "pack": (c_void_p, c_void_p, c_int, c_size_t, c_int),
+    "unpack": (c_void_p, c_void_p, c_int, c_size_t, c_int),
+    "pack_steps": (c_void_p, c_int, POINTER(c_double), c_int, c_void_p, c_size_t, c_int),
+    "step_multiply": (
+        *(c_void_p, c_void_p, c_int, POINTER(c_double), c_int, c_void_p, c_size_t, c_int),
+    ),
+    "quantize": (c_void_p, c_int, c_void_p, c_void_p, c_size_t, c_size_t, c_int),
+    "dequantize": (c_void_p, c_void_p, c_void_p, c_int, c_size_t, c_size_t, c_int),
+    "gated": (c_void_p, c_void_p, c_int, c_int, c_void_p, c_size_t, c_int),
+    "gated_backward": (
+        *(c_void_p, c_void_p, c_void_p, c_int, c_int, c_void_p, c_void_p, c_size_t, c_int),
+    ),
+    "normalize": (
+        *(c_void_p, c_int, c_float, c_int, c_void_p, c_int, c_void_p),
+        *(c_size_t, c_size_t, c_void_p, c_int),
+    ),
+    "affine": (
+        *(c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_int),
+        *(c_size_t, c_size_t, c_void_p, c_int),
+    ),
+    "norm_backward": (
+        *(c_void_p, c_int, c_void_p, c_void_p, c_int, c_void_p, c_int, c_void_p, c_int),
+        *(c_void_p, c_void_p, c_size_t, c_size_t, c_void_p, c_int),
+    ),
+}
+
+
+class NativeBackend:
+    """See :class:`lowmem_bp.backends.Backend`."""
+
+    @staticmethod
+    def pack(codes: Tensor, bits: int) -> Tensor:
+        """Pack small codes, lowest bits first."""
+        if not _on_cpu(codes):
+            return TorchBackend.pack(codes, bits)
+        codes = codes.contiguous()
+        packed = codes.new_empty((codes.numel() * bits + 7) // 8)
+        _call("pack", codes, packed, bits, codes.numel())
+        return packed
+
+    @staticmethod
+    def unpack(packed: Tensor, numel: int, bits: int) -> Tensor:
+        """Invert :meth:`pack`."""
+        if not _on_cpu(packed):
+            return TorchBackend.unpack(packed, numel, bits)
+        packed = packed.contiguous()
+        codes = packed.new_empty(numel)
+        _call("unpack", packed, codes, bits, numel)
+        return codes
+
+    @staticmethod
+    def pack_steps(x: Tensor, cuts: list[float], bits: int) -> Tensor:
+        """Count the cuts below each element and pack the counts."""
+        if not _takes(x, dtypes=_DTYPES):
+            return TorchBackend.pack_steps(x, cuts, bits)
+        x = x.contiguous()
+        packed = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
+        _pack_steps(x, cuts, bits, packed)
+        return packed
+
+    @staticmethod
+    def activate_and_pack(
+        x: Tensor, function: Callable[[Tensor], Tensor], cuts: list[float], bits: int
+    ) -> tuple[Tensor, Tensor]:
+        """Apply torch's kernel piece by piece, and take the codes of a piece while it is near."""
+        out = _IN_PLACE_OF.get(function)
+        # In fp16 torch's kernels round the last few elements of a piece in another way.
+        if out is None or x.dtype not in _PIECEWISE or not _takes(x) or not x.is_contiguous():
+            return function(x), NativeBackend.pack_steps(x, cuts, bits)
+        y, flat = torch.empty_like(x), x.view(-1)
+        packed = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
+        step = torch.get_num_threads() * _CHUNK_BYTES // x.element_size()
+        values = y.view(-1)
+        for i in range(0, x.numel(), step):
+            piece = flat[i : i + step]
+            out(piece, values[i : i + step])
+            _pack_steps(piece, cuts, bits, packed[i * bits // 8 :])
+        return y, packed
+
+    @staticmethod
+    def step_multiply(packed: Tensor, grad: Tensor, levels: list[float], bits: int) -> Tensor:
+        """Multiply by the levels that the codes name."""
+        if not _takes(grad, dtypes=_DTYPES):
+            return TorchBackend.step_multiply(packed, grad, levels, bits)
+        grad, packed = grad.contiguous(), packed.contiguous()
+        out = torch.empty_like(grad)
+        table = (c_double * len(levels))(*levels)
+        _call("step_multiply", packed, grad, _DTYPES[grad.dtype], table, bits, out, grad.numel())
+        return out
+
+    @staticmethod
+    def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Round to 8 bits, one scale per group of 128."""
+        if not _takes(x):
+            return TorchBackend.quantize_int8(x)
+        x = x.contiguous()
+        columns = x.shape[-1]
+        q = torch.empty_like(x, dtype=torch.int8)
+        scale = torch.empty(*x.shape[:-1], -(-columns // 128), dtype=torch.bfloat16)
+        _call("quantize", x, _DTYPES[x.dtype], q, scale, *_rows(x, columns))
+        return q, scale
+
+    @staticmethod
+    def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Invert :meth:`quantize_int8` up to rounding."""
+        if dtype not in _NARROW or not _on_cpu(q, scale):
+            return TorchBackend.dequantize_int8(q, scale, dtype=dtype)
+        q, scale = q.contiguous(), scale.contiguous()
+        out = torch.empty_like(q, dtype=dtype)
+        _call("dequantize", q, scale, out, _DTYPES[dtype], *_rows(q, q.shape[-1]))
+        return out
+
+    @staticmethod
+    def gated(gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Multiply ``up`` with the activation of ``gate`` in one pass."""
+        kind = _GATES.get(function)
+        if kind is None or gate.dtype != up.dtype or not _takes(gate, up):
+            return TorchBackend.gated(gate, up, function)
+        gate, up = gate.contiguous(), up.contiguous()
+        z = torch.empty_like(gate)
+        _call("gated", gate, up, _DTYPES[gate.dtype], kind, z, gate.numel())
+        return z
+
+    @staticmethod
+    def gated_backward(
+        grad: Tensor, gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of both factors in one pass."""
+        kind = _GATES.get(function)
+        one_dtype = grad.dtype == gate.dtype == up.dtype
+        if kind is None or not one_dtype or not _takes(grad, gate, up):
+            return TorchBackend.gated_backward(grad, gate, up, function)
+        grad, gate, up = grad.contiguous(), gate.contiguous(), up.contiguous()
+        grad_a, grad_u = torch.empty_like(gate), torch.empty_like(gate)
+        dtype = _DTYPES[gate.dtype]
+        _call("gated_backward", grad, gate, up, dtype, kind, grad_a, grad_u, gate.numel())
+        return grad_a, grad_u
+
+    @staticmethod
+    def normalize(
+        x: Tensor, *, centred: bool, n_dims: int, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise rows; a row is read once and its moments are taken while it is near."""
+        columns = _columns(x, n_dims)
+        if dtype not in _NARROW or not columns or not _takes(x):
+            return TorchBackend.normalize(x, centred=centred, n_dims=n_dims, eps=eps, dtype=dtype)
+        x = x.contiguous()
+        z = torch.empty_like(x, dtype=dtype)
+        r = torch.empty(*x.shape[: x.dim() - n_dims], *[1] * n_dims, dtype=torch.float32)
+        args = (x, _DTYPES[x.dtype], eps, centred, z, _DTYPES[dtype], r)
+        _call("normalize", *args, *_rows(x, columns), _scratch(columns))
+        return z, r
+
+    @staticmethod
+    def affine(
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        offset: float,
+        round_first: torch.dtype | None,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Scale and shift normalised rows in one pass."""
+        # Rounding before the product changes nothing where z has that dtype already; and a bias
+        # added to a rounded product is not what the kernel does.
+        rounds = round_first is not None and (round_first != z.dtype or bias is not None)
+        parameters = (weight,) if bias is None else (weight, bias)
+        result = dtype if round_first is None else torch.promote_types(weight.dtype, round_first)
+        if rounds or result not in _NARROW or not weight.numel() or not _takes(z, *parameters):
+            return TorchBackend.affine(
+                z, weight, bias, offset=offset, round_first=round_first, dtype=dtype
+            )
+        z = z.contiguous()
+        scale = _row(weight, offset if round_first is None else 0.0)
+        shift = None if bias is None else _row(bias)
+        y = torch.empty_like(z, dtype=result)
+        columns = weight.numel()
+        args = (z, _DTYPES[z.dtype], scale, shift, y, _DTYPES[result])
+        _call("affine", *args, *_rows(z, columns), _scratch(columns))
+        return y
+
+    @staticmethod
+    def norm_backward(
+        z: Tensor,
+        r: Tensor,
+        grad: Tensor,
+        weight: Tensor | None,
+        *,
+        offset: float,
+        centred: bool,
+        n_dims: int,
+        dtype: torch.dtype,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of input, weight and bias in one pass over the rows."""
+        columns = _columns(z, n_dims)
+        parameters = () if weight is None else (weight,)
+        if dtype not in _NARROW or not columns or not _takes(z, r, grad, *parameters):
+            return TorchBackend.norm_backward(
+                *(z, r, grad, weight),
+                offset=offset,
+                centred=centred,
+                n_dims=n_dims,
+                dtype=dtype,
+                needs=needs,
+            )
+        z, grad, r = z.contiguous(), grad.contiguous(), r.contiguous()
+        scale = None if weight is None else _row(weight, offset)
+        grad_x = torch.empty_like(z, dtype=dtype) if needs[0] else None
+        threads = torch.get_num_threads()
+        # One row of sums per thread, added up in the end: the order depends on their number alone.
+        sums = [torch.zeros(threads, columns) if need else None for need in needs[1:]]
+        args = (z, _DTYPES[z.dtype], r, grad, _DTYPES[grad.dtype], scale, centred, grad_x)
+        rows = (*sums, *_rows(z, columns), _scratch(3 * columns))
+        _call("norm_backward", *args, _DTYPES[dtype], *rows)
+        shape = z.shape[z.dim() - n_dims :]
+        grad_weight, grad_bias = (None if s is None else s.sum(0).view(shape) for s in sums)
+        return grad_x, grad_weight, grad_bias
+
+
+# --- calling -------------------------------------------------------------------------------------
+
+
+def load() -> None:
+    """Make the kernels ready.
+
+    Raises:
+        BackendError: The extension is absent, or not of this version of the package.
+    """
+    if _FUNCTIONS:
+        return
+    try:
+        from lowmem_bp import _native
+    except ImportError as error:
+        raise BackendError(
+            f"the native kernels are not installed ({error}). Install a C compiler and then "
+            "`pip install --no-binary lowmem-bp --force-reinstall --no-deps lowmem-bp`, or use "
+            "backend='torch', which runs everywhere torch runs."
+        ) from error
+    version = getattr(_native, "version", None)
+    if version != _INTERFACE:
+        raise BackendError(
+            f"the native kernels are left over from another version of lowmem-bp (interface "
+            f"{version}, expected {_INTERFACE}): reinstall lowmem-bp, or use backend='torch'."
+        )
+    for name, arguments in _SIGNATURES.items():
+        prototype = ctypes.CFUNCTYPE(None, *arguments)
+        _FUNCTIONS[name] = prototype(getattr(_native, name))
+
+
+_FUNCTIONS: dict[str, Any] = {}
+
+
+def _call(name: str, *args: Any) -> None:
+    values = (arg.data_ptr() if isinstance(arg, Tensor) else arg for arg in args)
+    _FUNCTIONS[name](*values, torch.get_num_threads())
+
+
+def _pack_steps(x: Tensor, cuts: list[float], bits: int, packed: Tensor) -> None:
+    table = (c_double * len(cuts))(*cuts)
+    _call("pack_steps", x, _DTYPES[x.dtype], table, bits, packed, x.numel())
+
+
+def _on_cpu(*tensors: Tensor) -> bool:
+    """Whether memory of these tensors can be read: not of another device, traced or batched."""
+    return is_concrete(*tensors) and all(tensor.device.type == "cpu" for tensor in tensors)
+
+
+def _takes(*tensors: Tensor, dtypes: Any = _NARROW) -> bool:
+    # With gradients on, what is done here has to be differentiable itself.
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return False
+    return _on_cpu(*tensors) and all(tensor.dtype in dtypes for tensor in tensors)
+
+
+def _columns(x: Tensor, n_dims: int) -> int:
+    return x.shape[x.dim() - n_dims :].numel()
+
+
+def _rows(x: Tensor, columns: int) -> tuple[int, int]:
+    return (x.numel() // columns if columns else 0), columns
+
+
+def _scratch(columns: int) -> Tensor:
+    return torch.empty(torch.get_num_threads() * columns)
+
+
+def _row(parameter: Tensor, offset: float = 0.0) -> Tensor:
+    row = parameter.detach().float().contiguous()
+    return row + offset if offset else row
