@@ -23,6 +23,9 @@ def Bare(num_envs):
     env = envs.make("pass", num_envs, size=10)
     del env.task_spec
     return env
+
+def raises(num_envs):
+    raise KeyError("not here")
 """
 
 
@@ -91,6 +94,11 @@ def test_check_accepts_and_rejects(tmp_path):
         (["train", "--task", "pas"], 2, "pass"),
         (["train", "--task", "pass", "--method", "lemea"], 2, "lemae"),
         (["train", "--task", "pass", "--seeds", "a"], 2, "0..4"),
+        (["train", "--task", "pass", "--seeds", "0..999999999"], 2, "at most 10000 seeds"),
+        (["train", "--task", "pass", "--device", "nope"], 2, "device is 'nope'"),
+        (["train", "--task", "pass", "--option", "num_envs=3"], 2, "which pass does not take"),
+        (["train", "--task", "os:system", "--method", "plain"], 2, "environment of 'os:system'"),
+        (["check", "key_states.py", "--task", "cli_task:raises"], 2, "KeyError: 'not here' ("),
         (["train", "--task", "pass", "--option", "size"], 2, "name=value"),
         (["train", "--task", "pass", "--key-states", "nowhere.py"], 2, "nowhere.py"),
         (["train", "--task", "pass", "--set", "eps_lo=0.1"], 2, "did you mean eps_low"),

@@ -27,6 +27,7 @@ def run(seed, first, win, **settings):
             "win_rate_sampled": win,
             "win_rate_greedy": 0.0,
             "seconds": 60.0,
+            "steps": 1000,
         },
     }
 
@@ -70,6 +71,33 @@ def test_summaries_of_something_else_do_not_count(tmp_path):
         report.load(tmp_path / "other-0")
     (tmp_path / "run" / "summary.json").write_text('{"results"', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"summary\.json is damaged"):  # no seed is left out
+        report.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("settings", "seed", "0"),
+        ("settings", "options", []),
+        ("results", "win_rate_sampled", "high"),
+        ("results", "seconds", None),
+        ("results", "curve", [{"step": 1000}]),
+        ("results", "curve", 3),
+        ("results", "tree", {"memory": {"kind": "list"}}),
+        ("results", "tree", {"memory": {"kind": "tree"}}),
+        ("results", "tree", 3),
+        ("results", "tree", json.loads(KSMT(2).to_json())),  # of other key states
+    ],
+)
+def test_a_damaged_summary_is_named(part, name, value, tmp_path):
+    one = run(0, 5000, 1.0)
+    one["results"] |= {"curve": [{"step": 1000, "sampled": 1.0}], "key_states": ["door"]}
+    one["results"]["tree"] = json.loads(KSMT(1).to_json())
+    write(tmp_path / "good", one)
+    assert len(report.load(tmp_path)) == 1
+    one[part][name] = value
+    write(tmp_path / "bad", one)
+    with pytest.raises(ConfigError, match=r"bad/summary\.json is damaged .*: move it away"):
         report.load(tmp_path)
 
 

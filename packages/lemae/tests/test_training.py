@@ -22,6 +22,7 @@ from lemae.errors import (
     LemaeError,
     LemaeWarning,
     MissingExtraError,
+    ShapeError,
     StateError,
     TaskError,
 )
@@ -188,10 +189,10 @@ def test_replayed_episodes_are_paid_by_what_is_known_now(key_states, monkeypatch
     assert all(set(np.unique(rewards)) <= {0.0, 1.0} for rewards, _ in relabeled)  # as paid
 
 
-def test_cmae_runs_too():
+def test_cmae_runs_too(line_task):
     results = train(tiny(algo="cmae", rollouts=3, learner={"capacity": 2000}))
     assert results["steps"] > 0
-    env = make_env(tiny(), 2)
+    env = line_task.make(2)
     del env.n_values
     with pytest.raises(ConfigError, match=r"cmae.*does not say n_values"):
         training.build_learner(tiny(algo="cmae", learner={}), env)
@@ -597,6 +598,10 @@ def test_damaged_files_are_refused(tmp_path, monkeypatch):
     (tmp_path / "run" / "summary.json").write_text("{", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"summary\.json is damaged"):
         train(tiny(rollouts=1), tmp_path / "run")
+    half = {"settings": {"task": "line_task:make"}, "results": {"curve": [{"step": 1}]}}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(half), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged \(KeyError\('win_rate"):
+        train(tiny(rollouts=1), tmp_path / "run")
     (tmp_path / "run" / "summary.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"summary\.json is not of a training run"):
         train(tiny(rollouts=1), tmp_path / "run")
@@ -875,6 +880,110 @@ def test_options_of_the_learner_are_finite(name, value):
         train(tiny(learner={name: value}))
 
 
+# --- environments that do not keep their word ----------------------------------------------------
+
+
+def broken_env(line_task, **changes):
+    """A class of environments of which methods are replaced, or attributes of each."""
+
+    class Env(line_task.Line):
+        def __init__(self, num_envs):
+            super().__init__(num_envs)
+            for name, value in changes.items():
+                setattr(self, name, value(self) if callable(value) else value)
+
+    return Env
+
+
+def steps(change):
+    """A ``step`` whose five results are changed."""
+
+    def make(env):
+        step = env.step
+        return lambda actions: change(*step(actions))
+
+    return make
+
+
+def raising(env):
+    def method(*args, **options):
+        raise ZeroDivisionError("no way")
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"step": raising}, r"failed in step: ZeroDivisionError: no way \(.*\.py, line \d+\)"),
+        ({"reset": raising}, "failed in reset: ZeroDivisionError: no way"),
+        ({"available": raising}, "failed in available: ZeroDivisionError: no way"),
+        ({"step": lambda env: sys.exit}, "failed in step: SystemExit"),
+        ({"step": None}, "has no method step"),
+        ({"step": steps(lambda *five: None)}, "'NoneType' object is not iterable"),
+        ({"step": steps(lambda *five: five[:4])}, "it returns 4 values, not 5"),
+        ({"step": steps(lambda s, *four: (s[0], *four))}, r"states of shape \(2,\), not \(8, 2\)"),
+        ({"step": steps(lambda s, *four: (s.astype(str), *four))}, "states of type <U.*numbers"),
+        ({"step": steps(lambda s, r, *three: (s, 0.0, *three))}, r"rewards of shape \(\), not"),
+        (
+            {"step": steps(lambda s, r, t, *two: (s, r, 1.0 * t, *two))},
+            "terminated of type float64",
+        ),
+        ({"step": steps(lambda *five: (*five[:4], None))}, "returns info None from step: give a"),
+        (
+            {"step": steps(lambda *five: (*five[:4], {"success": True}))},
+            r"info\['success'\] of shape \(\), not \(8,\)",
+        ),
+        ({"observations": lambda env: np.mean}, r"observations of shape \(\), not \(8, 2\)"),
+        ({"episode_limit": None}, "has episode_limit None: give a positive whole number"),
+        ({"n_actions": 1.5}, "has n_actions 1.5"),
+        ({"num_envs": 3}, "has 3 copies, and 8 were asked for"),
+        ({"n_values": (6,)}, r"has n_values \(6,\): give one number for each of the 2 indices"),
+        ({"task_spec": "go right"}, "has task_spec 'go right': give a lemae.TaskSpec or None"),
+    ],
+)
+def test_environments_that_do_not_keep_their_word_are_told(changes, words, line_task, monkeypatch):
+    monkeypatch.setattr(line_task, "make", broken_env(line_task, **changes))
+    with pytest.raises(
+        (TaskError, ShapeError), match=rf"environment of 'line_task:make' .*{words}"
+    ):
+        train(tiny(rollouts=1))
+
+
+@pytest.mark.parametrize("task", ["os:system", "os:sep", "sys:exit", "builtins:str", "zlib:crc32"])
+def test_what_makes_no_environment_is_told(task):
+    with pytest.raises(TaskError, match=rf"environment of '{task}' (failed in the call|has num_)"):
+        train(Settings(task, "plain"))
+
+
+def test_a_module_that_raises_anything_is_told(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "raises.py").write_text("1 / 0\n", encoding="utf-8")
+    with pytest.raises(TaskError, match=r"cannot be imported \(ZeroDivisionError: division by"):
+        make_env(Settings("raises:make", "plain"), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"task": "pass", "options": {"num_envs": 3}}, "options is .* which pass does not take"),
+        ({"task": "pass", "num_envs": 10**30}, r"num_envs is 10+ and options is"),
+        ({"device": "nope"}, "device is 'nope', which cannot be used"),
+        ({"device": "meta"}, "device is 'meta', which cannot be used"),
+        ({"method": "lemae", "relabeling": {"foo": 1}}, "relabeling is .*'foo'.* does not take"),
+        ({"method": "lemae", "relabeling": {"alpha": 1}}, "relabeling is .*'alpha'.* not take"),
+        ({"method": "rnd", "baseline": {"env": 1}}, "baseline is .*'env'.*which rnd does not take"),
+        ({"method": "llm-reward", "baseline": {"path": 3}}, "baseline is .*'path': 3"),
+        ({"learner": {"hidden": 1.5}}, "hidden is 1.5: give int"),
+        ({"learner": {"hidden": 10**30}}, "learner is .*which ippo does not take"),
+        ({"algo": "qmix", "learner": {"capacity": 10**18}}, r"capacity is 10+, .* fit into memory"),
+    ],
+)
+def test_options_that_nothing_takes_are_told(options, words, key_states):
+    with pytest.raises(ConfigError, match=words):
+        train(dataclasses.replace(tiny(rollouts=1), key_states=key_states, **options))
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 
@@ -915,7 +1024,7 @@ def test_wrong_settings_are_named():
             dataclasses.replace(tiny(), **options)
     with pytest.raises(ConfigError, match="method is 'lemea': did you mean lemae"):
         train(tiny("lemea"))
-    with pytest.raises(ConfigError, match=r"learner is .*'depth'.*which ippo does not take"):
+    with pytest.raises(ConfigError, match=r"the name of an option of ippo is 'depth': choose"):
         train(tiny(learner={"depth": 3}))
     with pytest.raises(TaskError, match="'no_such_module:make', which cannot be imported"):
         train(dataclasses.replace(tiny(), task="no_such_module:make"))

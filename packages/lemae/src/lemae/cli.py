@@ -92,11 +92,20 @@ def _err(line: str, style: str = "") -> None:
     Console(stderr=True, soft_wrap=True).print(line, style=style, highlight=False, markup=False)
 
 
+_MOST_SEEDS = 10_000
+
+
 def _numbers(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         if match := re.fullmatch(r"\s*([0-9]{1,9})\s*\.\.\s*([0-9]{1,9})\s*", part):
-            found += range(int(match[1]), int(match[2]) + 1)
+            seeds = range(int(match[1]), int(match[2]) + 1)
+            if len(seeds) > _MOST_SEEDS:
+                raise typer.BadParameter(
+                    f"{text!r} are {len(seeds)} runs: give at most {_MOST_SEEDS} seeds",
+                    param_hint="--seeds",
+                )
+            found += seeds
         elif re.fullmatch(r"\s*[0-9]{1,9}\s*", part):
             found.append(int(part))
         else:
@@ -115,7 +124,7 @@ def _options(given: list[str] | None, param_hint: str = "--option") -> dict[str,
             raise typer.BadParameter(f"{part!r}: expected name=value", param_hint=param_hint)
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 
@@ -426,8 +435,9 @@ def info(as_json: JsonOption = False) -> None:
 def _errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
-    except (LemaeError, CodegenError, KitError, OSError) as error:
-        sys.stderr.write(f"lemae: {error}\n")
+    except (LemaeError, CodegenError, KitError, OSError, MemoryError) as error:
+        what = "out of memory: " if isinstance(error, MemoryError) else ""
+        sys.stderr.write(f"lemae: {what}{error}\n")
         usage = isinstance(error, ConfigError | TaskError)
         raise SystemExit(2 if usage else 1) from None
     except KeyboardInterrupt:

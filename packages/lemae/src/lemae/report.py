@@ -14,7 +14,7 @@ import numpy as np
 from lemae import runs
 from lemae._kit import Report, Summary, summarize
 from lemae._kit.run import SUMMARY
-from lemae.errors import ConfigError
+from lemae.errors import ConfigError, LemaeError
 from lemae.ksmt import KSMT, ChainMemory, DagMemory
 from lemae.labels import Order
 
@@ -68,11 +68,27 @@ def load(folder: Path) -> list[dict[str, Any]]:
         for path in paths
         if (summary := runs.read(path)) is not None
     ]
+    for run in found:
+        _check_memories(run)
     if not found:
         raise ConfigError(
             f"{folder} holds no finished run: `lemae train --out {folder}` makes them"
         )
     return found
+
+
+def _check_memories(run: dict[str, Any]) -> None:
+    """Read what is drawn of a run."""
+    results = run["results"]
+    try:
+        for saved in filter(None, (results.get(key) for key in ("tree_before", "tree"))):
+            met, names = _memory(saved).met, results["key_states"]
+            if len(met) != len(names) or not all(isinstance(name, str) for name in names):
+                raise ConfigError(f"{len(met)} key states are called {names}")
+    except (LemaeError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{run['folder'] / SUMMARY} is damaged ({error!r}): move it away"
+        ) from error
 
 
 def _settings_of(summary: dict[str, Any]) -> dict[str, Any]:

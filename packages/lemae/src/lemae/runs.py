@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, SupportsFloat
 
@@ -20,7 +21,7 @@ from lemae._kit import RunFolder
 from lemae._kit.files import write_text_atomic
 from lemae._kit.run import METRICS, SUMMARY
 from lemae.errors import ConfigError, IntegrityError, LemaeError, MissingExtraError, StateError
-from lemae.settings import Settings
+from lemae.settings import Settings, check_fields
 
 CHECKPOINT = "checkpoint.pt"
 POLICY = "policy.pt"
@@ -119,9 +120,26 @@ def read(path: Path) -> dict[str, Any] | None:
             "settings": {**asdict(Settings(task)), **summary["settings"]},
             "results": dict(summary["results"]),
         }
-        return found if found["results"]["curve"] else None
-    except (KeyError, TypeError):
+        if not found["results"]["curve"]:
+            return None
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+    try:
+        _check(found["settings"], found["results"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}): move it away") from error
+    return found
+
+
+def _check(settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Raise an error if what is read of a summary is missing or of another type."""
+    known = {one.name for one in fields(Settings)}
+    check_fields({name: value for name, value in settings.items() if name in known})
+    numbers = [results[name] for name in ("win_rate_sampled", "win_rate_greedy", "seconds")]
+    numbers += [results[name] or 0 for name in ("first_success_step", "steps")]
+    numbers += [point[name] for point in results["curve"] for name in ("step", "sampled")]
+    for value in numbers:
+        math.isfinite(value)  # takes nothing but numbers
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:

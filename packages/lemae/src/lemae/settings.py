@@ -310,15 +310,20 @@ _OF_LEMAE: dict[str, Any] = {
 _OF_DISTANCES: dict[str, Any] = {"beta": None}
 
 
-def check_fields(given: Mapping[str, Any]) -> None:
+def check_fields(given: Mapping[str, Any], kind: Any = Settings, what: str = "a setting") -> None:
     """Refuse names that are no fields of :class:`Settings`, and values of another type.
+
+    Args:
+        given: values by name.
+        kind: a dataclass whose fields are meant instead.
+        what: a field is called.
 
     Raises:
         ConfigError: with near matches of a name, or the type.
     """
-    types = get_type_hints(Settings)
+    types = get_type_hints(kind)
     for name, value in given.items():
-        check_choice("the name of a setting", name, [one.name for one in fields(Settings)])
+        check_choice(f"the name of {what}", name, [one.name for one in fields(kind)])
         if not _is_of(value, types[name]):
             shown = getattr(types[name], "__name__", str(types[name]))
             raise ConfigError(f"{name} is {value!r}: give {shown}")

@@ -8,14 +8,15 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
 
-from lemae import baselines, runs
+from lemae import _foreign, baselines, runs
 from lemae._kit import RunFolder
 from lemae._seeds import Purpose, number
 from lemae.algos.evaluation import evaluate, validate
@@ -28,7 +29,7 @@ from lemae.generation import requery
 from lemae.guidance import Guidance, load_key_states, shipped
 from lemae.key_states import KeyStateSet
 from lemae.labels import Labeler
-from lemae.settings import GUIDED_METHODS, OWN_METHODS, Settings, check_choice
+from lemae.settings import GUIDED_METHODS, OWN_METHODS, Settings, check_choice, check_fields
 
 if TYPE_CHECKING:
     from lemae.language_models import LLM
@@ -156,28 +157,47 @@ def make_env(settings: Settings, num_envs: int) -> Any:
         settings: of the run.
         num_envs: how many.
 
+    Returns:
+        The environment; that of another module checked, and its errors told as its own.
+
     Raises:
-        TaskError: if the task is unknown.
+        ConfigError: if there are options that it does not take.
         MissingExtraError: if it needs an extra.
+        TaskError: if the task is unknown, or what is in another module does not make it.
     """
     task, options = settings.task, settings.options
     if ":" in task:
         module, _, function = task.partition(":")
         try:
             made = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (Exception, SystemExit) as error:
             raise TaskError(
-                f"task is {task!r}, which cannot be imported ({error}): give "
-                "package.module:function of a module on Python's path"
+                f"task is {task!r}, which cannot be imported ({type(error).__name__}: {error}): "
+                "give package.module:function of a module on Python's path"
             ) from error
-        return made(num_envs, **options)
-    if task.startswith("smax-"):
-        smax = importlib.import_module("lemae.integrations.smax")
-        sparse = settings.method != "dense"
-        return smax.make(task.removeprefix("smax-"), num_envs, **{"sparse": sparse, **options})
-    from lemae import envs
+        return _foreign.ForeignEnv(task, made, num_envs, options)
+    with _taking(f"num_envs is {num_envs} and options", options, task):
+        if task.startswith("smax-"):
+            smax = importlib.import_module("lemae.integrations.smax")
+            sparse = settings.method != "dense"
+            return smax.make(task.removeprefix("smax-"), num_envs, **{"sparse": sparse, **options})
+        from lemae import envs
 
-    return envs.make(task, num_envs, **options)
+        return envs.make(task, num_envs, **options)
+
+
+@contextmanager
+def _taking(what: str, given: Mapping[str, Any], taker: str) -> Iterator[None]:
+    """Raise ConfigError where options of a wrong name, type or size raise anything else."""
+    try:
+        yield
+    except LemaeError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{what} is {dict(given)}, which {taker} does not take ({reason})"
+        ) from error
 
 
 def inputs(settings: Settings) -> dict[str, str]:
@@ -198,7 +218,9 @@ def inputs(settings: Settings) -> dict[str, str]:
             else _digest("key_states", Path(given))
         )
     if "path" in settings.baseline:
-        found["baseline.path"] = _digest("baseline.path", Path(settings.baseline["path"]))
+        with _taking("baseline", settings.baseline, settings.method):
+            path = Path(settings.baseline["path"])
+        found["baseline.path"] = _digest("baseline.path", path)
     return found
 
 
@@ -232,7 +254,11 @@ def build_learner(settings: Settings, env: VectorEnvLike) -> Learner:
     if hasattr(env, "observations"):
         state, _ = env.reset(seed=0)
         n_observed = int(env.observations(state).shape[-1])
-    try:
+    _check_device(device)
+    kinds = {"ippo": IPPOSettings, "cmae": baselines.CMAESettings}
+    kind = kinds.get(settings.algo, QSettings)
+    check_fields(settings.learner, kind, f"an option of {settings.algo}")
+    with _taking("learner", settings.learner, settings.algo):
         if settings.algo == "ippo":
             return IPPO(
                 env.n_agents,
@@ -270,9 +296,15 @@ def build_learner(settings: Settings, env: VectorEnvLike) -> Learner:
             seed=seed,
             device=device,
         )
-    except TypeError as error:
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"learner is {settings.learner}, which {settings.algo} does not take ({error})"
+            f"device is {device!r}, which cannot be used ({reason}): `lemae info` lists the devices"
         ) from error
 
 
@@ -322,17 +354,19 @@ class _Run:
         self.learner = build_learner(settings, self.env)
         self.guidance = self.baseline = self.count_bonus = None
         if settings.method == "lemae" and self.key_states is not None:
-            self.guidance = Guidance(
-                self.key_states, settings, getattr(self.env, "task_spec", None)
-            )
+            with _taking("relabeling", settings.relabeling, "ShirRelabeler"):
+                self.guidance = Guidance(
+                    self.key_states, settings, getattr(self.env, "task_spec", None)
+                )
         seed = number(Purpose.BASELINE, settings.seed)
         if settings.method not in OWN_METHODS:
             options = settings.baseline
             if settings.method == "her":
                 options = {"beta": settings.choices.beta, **options}
-            self.baseline = baselines.create(
-                settings.method, self.env, self.key_states, seed=seed, **options
-            )
+            with _taking("baseline", options, settings.method):
+                self.baseline = baselines.create(
+                    settings.method, self.env, self.key_states, seed=seed, **options
+                )
         if settings.count_bonus:
             self.count_bonus = baselines.create(
                 "count", self.env, seed=seed, scale=settings.count_bonus, until_success=True

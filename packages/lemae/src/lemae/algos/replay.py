@@ -52,6 +52,7 @@ class EpisodeReplay:
         """Keep copies of episodes; when the ring is full they replace the oldest.
 
         Raises:
+            ConfigError: if ``capacity`` episodes like these do not fit into memory.
             ShapeError: if they are longer than ``episode_limit``, or are laid out otherwise than
                 those before.
         """
@@ -151,10 +152,16 @@ class EpisodeReplay:
             for name, value in given.items()
         }
         if not self._columns:
-            self._columns = {
-                name: np.zeros((self.capacity, *shape), given[name].dtype)
-                for name, shape in shapes.items()
-            }
+            try:
+                self._columns = {
+                    name: np.zeros((self.capacity, *shape), given[name].dtype)
+                    for name, shape in shapes.items()
+                }
+            except (MemoryError, ValueError, OverflowError) as error:
+                raise ConfigError(
+                    f"capacity is {self.capacity}, and as many episodes do not fit into memory "
+                    f"({error}): give less"
+                ) from error
         stored = {name: column.shape[1:] for name, column in self._columns.items()}
         if shapes != stored:
             raise ShapeError(
