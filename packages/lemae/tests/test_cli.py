@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -94,7 +96,9 @@ def test_check_accepts_and_rejects(tmp_path):
         (["train", "--task", "pas"], 2, "pass"),
         (["train", "--task", "pass", "--method", "lemea"], 2, "lemae"),
         (["train", "--task", "pass", "--seeds", "a"], 2, "0..4"),
-        (["train", "--task", "pass", "--seeds", "0..999999999"], 2, "at most 10000 seeds"),
+        (["train", "--task", "pass", "--seeds", "0..999999999"], 2, "1000000000 runs"),
+        (["train", "--task", "pass", "--set", "requery_after=5"], 2, "as --model"),
+        (["train", "--task", "pass", "--model", "m"], 2, "--set requery_after=EPISODES"),
         (["train", "--task", "pass", "--device", "nope"], 2, "device is 'nope'"),
         (["train", "--task", "pass", "--option", "num_envs=3"], 2, "which pass does not take"),
         (["train", "--task", "os:system", "--method", "plain"], 2, "environment of 'os:system'"),
@@ -152,6 +156,78 @@ def test_a_check_needs_no_description_of_the_task(tmp_path):
     (tmp_path / "key_states.py").write_text(GOOD, encoding="utf-8")
     arguments = ["check", "key_states.py", "--task", "cli_task:Bare", "--probes", 64]
     assert "accepted" in run(*arguments, cwd=tmp_path).stdout
+
+
+def test_key_states_that_were_named_and_cannot_be_used_end_all_before_it_begins(tmp_path):
+    bad = "\n\ndef is_NAME(state):\n    return open('NAME') == 1\n"
+    path = tmp_path / "key_states.py"
+    path.write_text(bad.replace("NAME", "one") + bad.replace("NAME", "other"), encoding="utf-8")
+    arguments = [
+        *SHORT,
+        "--method",
+        "plain,lemae",
+        "--key-states",
+        path,
+        "--out",
+        tmp_path / "runs",
+    ]
+    done = run(*arguments, code=1)
+    assert all(text in done.stderr for text in ("is_one (line 3)", "is_other (line 7)", "open"))
+    assert "--set on_failure=base" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    rows = json.loads(run(*arguments, "--set", "on_failure=base", "--json").stdout)
+    assert {row["method"] for row in rows} == {"plain-ippo", "lemae without key states-ippo"}
+
+
+STUCK = """
+from lemae import envs
+
+def Stuck(num_envs):
+    env = envs.make("pass", num_envs, size=10, episode_limit=5)
+    return env
+"""
+
+
+def test_a_model_is_asked_when_exploration_gets_stuck(tmp_path, key_states):
+    pytest.importorskip("openai")
+    (tmp_path / "cli_task.py").write_text(STUCK, encoding="utf-8")
+    text = {
+        "reasoning": "step by step",
+        "key_states": {"init": "start", "far": "there", "success": "end"},
+        "discriminators": {"far": "def is_far(state):\n    return state[0] >= 2"},
+        "subspaces": {"far": [0, 1]},
+    }
+    asked = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            choice = {"index": 0, "finish_reason": "stop"}
+            choice["message"] = {"role": "assistant", "content": json.dumps(text)}
+            body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+            body = json.dumps({**body, "choices": [choice]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        arguments = ["train", "--task", "cli_task:Stuck", "--key-states", key_states]
+        arguments += ["--steps", 400, "--seeds", "0,1", "--jobs", 2, "--out", tmp_path / "runs"]
+        arguments += ["--set", "evaluation_episodes=4", "--set", "requery_after=8"]
+        run(*arguments, "--model", "m", "--base-url", url, cwd=tmp_path, OPENAI_API_KEY="")
+        server.shutdown()
+    assert asked[0]["model"] == "m"
+    for path in (tmp_path / "runs").rglob("summary.json"):
+        results = json.loads(path.read_text(encoding="utf-8"))["results"]
+        assert results["key_states"] == ["door_open", "far"]
+    assert (tmp_path / "runs" / "replies.sqlite").is_file()
 
 
 def test_without_pictures_a_training_has_succeeded_all_the_same(tmp_path):

@@ -11,8 +11,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,7 +22,11 @@ from rich.table import Table
 
 from lemae._codegen.errors import CodegenError
 from lemae._kit import KitError
-from lemae.errors import ConfigError, LemaeError, MissingExtraError, TaskError
+from lemae.errors import ConfigError, KeyStateError, LemaeError, MissingExtraError, TaskError
+
+if TYPE_CHECKING:
+    from lemae._codegen import LLM
+    from lemae.settings import Settings
 
 app = typer.Typer(
     name="lemae",
@@ -63,6 +68,12 @@ TaskOption = Annotated[
 ]
 OptionsOption = Annotated[
     list[str] | None, typer.Option("--option", help="Of the task, as name=value; may be repeated.")
+]
+BaseUrlOption = Annotated[
+    str | None, typer.Option(help="Of an OpenAI-compatible service, such as a local server.")
+]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="File with replies, reused. [OUT/replies.sqlite]")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 
@@ -201,9 +212,7 @@ def generate(
     task: TaskOption,
     model: Annotated[str, typer.Option(help="Name of the model at the service.")],
     out: Annotated[Path, typer.Option(help="Folder for the key states and the transcript.")],
-    base_url: Annotated[
-        str | None, typer.Option(help="Of an OpenAI-compatible service, such as a local server.")
-    ] = None,
+    base_url: BaseUrlOption = None,
     option: OptionsOption = None,
     max_key_states: Annotated[int, typer.Option(min=1, help="How many may be named.")] = 4,
     max_rethink: Annotated[
@@ -213,9 +222,7 @@ def generate(
         int, typer.Option(min=0, help="Answers asked for again after a failed one.")
     ] = 3,
     seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
-    cache: Annotated[
-        Path | None, typer.Option(help="File with replies, reused. [OUT/replies.sqlite]")
-    ] = None,
+    cache: CacheOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the prompt, ask nobody.")
     ] = False,
@@ -229,15 +236,10 @@ def generate(
     if dry_run:
         prompt(task, option, as_json)
         return
-    from lemae._codegen import OpenAIChat, ReplyCache
     from lemae.generation import generate as job
 
     env = _described(task, option)
-    replies = ReplyCache(cache or out / "replies.sqlite")
-    try:
-        llm = OpenAIChat(model, base_url=base_url, cache=replies)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    llm = _model(model, base_url, cache or out / "replies.sqlite")
     made = job(
         env.task_spec,
         llm,
@@ -255,6 +257,15 @@ def generate(
     else:
         _out(made.source)
     _err(f"saved: {out}")
+
+
+def _model(name: str, base_url: str | None, cache: Path) -> LLM:
+    from lemae._codegen import OpenAIChat, ReplyCache
+
+    try:
+        return OpenAIChat(name, base_url=base_url, cache=ReplyCache(cache))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @app.command()
@@ -330,12 +341,21 @@ def train(
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
     engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
     device: Annotated[str, typer.Option(help="Of the networks, as torch names it.")] = "cpu",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Asked for further key states, with --set requery_after=EPISODES."),
+    ] = None,
+    base_url: BaseUrlOption = None,
+    cache: CacheOption = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run folders too.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on a task that rewards success alone, seed by seed; resumable."""
+    """Train on a task that rewards success alone, seed by seed; resumable.
+
+    Where a model is asked, its key is read from the environment variable OPENAI_API_KEY.
+    """
     from lemae import sweep
     from lemae.settings import Settings, check_fields
 
@@ -367,12 +387,51 @@ def train(
         for name in method.split(",")
         for seed in _numbers(seeds)
     ]
-    sweep.run(settings, out, jobs=jobs, engine=engine.value, tensorboard=tensorboard, progress=_err)
+    llm = None
+    if given.get("requery_after") is None:
+        unused = {"--model": model, "--base-url": base_url, "--cache": cache}
+        if names := [name for name, value in unused.items() if value is not None]:
+            raise typer.BadParameter(
+                "no model is asked in a run without --set requery_after=EPISODES",
+                param_hint=", ".join(names),
+            )
+    elif model is not None:
+        llm = partial(_model, model, base_url, (cache or out / "replies.sqlite").absolute())
+        llm()  # what is missing is told before any run begins
+    if key_states is not None and "on_failure" not in given:
+        _check_key_states(settings)
+    sweep.run(
+        settings,
+        out,
+        jobs=jobs,
+        engine=engine.value,
+        tensorboard=tensorboard,
+        llm=llm,
+        progress=_err,
+    )
     _print_rows(out, as_json)
     try:
         _write_report(out)
     except MissingExtraError as error:
         _err(f"no report.html: {error}")
+
+
+def _check_key_states(settings: Sequence[Settings]) -> None:
+    """Refuse key states of which none can be used: whoever names a file means it."""
+    from lemae.guidance import load_key_states
+    from lemae.settings import GUIDED_METHODS
+    from lemae.training import make_env
+
+    for one in settings:
+        if one.method in GUIDED_METHODS:
+            try:
+                load_key_states(one, make_env(one, one.num_envs))
+            except KeyStateError as error:
+                raise KeyStateError(
+                    f"{error}\nMend them; or have the base algorithm trained, with a flag in the "
+                    "results, by --set on_failure=base"
+                ) from error
+            return  # the others read the same
 
 
 @app.command()

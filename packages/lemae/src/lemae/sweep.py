@@ -11,12 +11,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lemae.errors import ConfigError, LemaeError, MissingExtraError
 from lemae.settings import Settings
 
-Job = tuple[Settings, Path, bool]
+if TYPE_CHECKING:
+    from lemae.language_models import LLM
+
+#: Makes a client in the process of a run: connections do not travel.
+MakeLLM = Callable[[], "LLM"]
+Job = tuple[Settings, Path, bool, MakeLLM | None]
 
 #: Settings that a folder's name does not tell again.
 _TOLD = {"task", "algo", "method", "seed", "steps", "evaluate_every", "evaluation_episodes"}
@@ -29,6 +34,7 @@ def run(
     jobs: int = 1,
     engine: str = "local",
     tensorboard: bool = False,
+    llm: MakeLLM | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Train all of them; what is finished in ``out`` is kept, what was interrupted goes on.
@@ -40,6 +46,8 @@ def run(
         jobs: processes at a time; over Ray its cores say how many.
         engine: ``"local"``, or ``"ray"`` over a Ray cluster that runs or one on this machine.
         tensorboard: write event files into the folders too.
+        llm: makes the client for the setting ``requery_after``; with several processes a function
+            of a module, or a :func:`functools.partial` of one.
         progress: called with a line for each finished run.
 
     Returns:
@@ -55,7 +63,7 @@ def run(
         raise ConfigError("two of the runs are the same: give each seed and setting once")
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}: give at least 1")
-    todo = [(one, folder, tensorboard) for one, folder in zip(settings, folders, strict=True)]
+    todo = [(one, folder, tensorboard, llm) for one, folder in zip(settings, folders, strict=True)]
     if engine == "ray":
         return _over_ray(todo, progress)
     if engine != "local":
@@ -69,7 +77,9 @@ def run(
     return found
 
 
-def work(settings: Settings, folder: Path, tensorboard: bool = False) -> dict[str, Any]:
+def work(
+    settings: Settings, folder: Path, tensorboard: bool = False, llm: MakeLLM | None = None
+) -> dict[str, Any]:
     """One run on one thread, in this process."""
     import torch
 
@@ -78,7 +88,8 @@ def work(settings: Settings, folder: Path, tensorboard: bool = False) -> dict[st
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return train(settings, folder, tensorboard=tensorboard)
+        client = None if llm is None else llm()
+        return train(settings, folder, tensorboard=tensorboard, llm=client)
     finally:
         torch.set_num_threads(before)
 
@@ -166,8 +177,8 @@ def _over_ray(todo: Sequence[Job], progress: Callable[[str], None]) -> list[dict
     try:
         remote = ray.remote(num_cpus=1, max_calls=1)(_work_in)
         waiting = {
-            remote.remote(Path.cwd(), (one, folder.absolute(), tensorboard)): index
-            for index, (one, folder, tensorboard) in enumerate(todo)
+            remote.remote(Path.cwd(), (one, folder.absolute(), *more)): index
+            for index, (one, folder, *more) in enumerate(todo)
         }
         results: dict[int, dict[str, Any]] = {}
         pending = list(waiting)

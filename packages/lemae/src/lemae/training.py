@@ -405,7 +405,7 @@ class _Run:
         if self.llm is None:
             raise ConfigError(
                 f"requery_after is {after}, and there is no model to be asked: give train() one as "
-                "llm=, or leave it out"
+                "llm=, `lemae train` its name as --model, or leave it out"
             )
         if getattr(self.env, "task_spec", None) is None:
             raise TaskError(
