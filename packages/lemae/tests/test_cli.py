@@ -98,7 +98,7 @@ def test_check_accepts_and_rejects(tmp_path):
         (["train", "--task", "pass", "--seeds", "a"], 2, "0..4"),
         (["train", "--task", "pass", "--seeds", "0..999999999"], 2, "1000000000 runs"),
         (["train", "--task", "pass", "--set", "requery_after=5"], 2, "as --model"),
-        (["train", "--task", "pass", "--model", "m"], 2, "--set requery_after=EPISODES"),
+        (["train", "--task", "pass", "--model", "m"], 2, "no model is asked"),
         (["train", "--task", "pass", "--device", "nope"], 2, "device is 'nope'"),
         (["train", "--task", "pass", "--option", "num_envs=3"], 2, "which pass does not take"),
         (["train", "--task", "os:system", "--method", "plain"], 2, "environment of 'os:system'"),
@@ -158,24 +158,25 @@ def test_a_check_needs_no_description_of_the_task(tmp_path):
     assert "accepted" in run(*arguments, cwd=tmp_path).stdout
 
 
-def test_key_states_that_were_named_and_cannot_be_used_end_all_before_it_begins(tmp_path):
+@pytest.fixture
+def unusable(tmp_path):
+    """A file of which no function can be used, and the arguments of a training with it."""
     bad = "\n\ndef is_NAME(state):\n    return open('NAME') == 1\n"
     path = tmp_path / "key_states.py"
     path.write_text(bad.replace("NAME", "one") + bad.replace("NAME", "other"), encoding="utf-8")
-    arguments = [
-        *SHORT,
-        "--method",
-        "plain,lemae",
-        "--key-states",
-        path,
-        "--out",
-        tmp_path / "runs",
-    ]
-    done = run(*arguments, code=1)
+    return [*SHORT, "--method", "plain,lemae", "--key-states", path, "--out", tmp_path / "runs"]
+
+
+def test_key_states_of_which_none_can_be_used_end_all_before_it_begins(unusable, tmp_path):
+    done = run(*unusable, code=1)
     assert all(text in done.stderr for text in ("is_one (line 3)", "is_other (line 7)", "open"))
     assert "--set on_failure=base" in done.stderr
     assert not (tmp_path / "runs").exists()
-    rows = json.loads(run(*arguments, "--set", "on_failure=base", "--json").stdout)
+
+
+@pytest.mark.slow
+def test_who_asks_for_the_base_algorithm_gets_it(unusable):
+    rows = json.loads(run(*unusable, "--set", "on_failure=base", "--json").stdout)
     assert {row["method"] for row in rows} == {"plain-ippo", "lemae without key states-ippo"}
 
 
@@ -188,6 +189,7 @@ def Stuck(num_envs):
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_asked_when_exploration_gets_stuck(tmp_path, key_states):
     pytest.importorskip("openai")
     (tmp_path / "cli_task.py").write_text(STUCK, encoding="utf-8")

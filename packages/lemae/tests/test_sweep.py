@@ -121,6 +121,20 @@ def test_a_run_is_on_one_thread_and_leaves_the_others_their_threads(tmp_path, mo
     assert torch.get_num_threads() == 2
 
 
+def test_every_run_gets_a_client_of_its_own(tmp_path, monkeypatch):
+    seen = []
+
+    def train(settings, folder, *, llm, **more):
+        seen.append(llm)
+        return {"first_success_step": None, "win_rate_sampled": 0.0, "steps": 1}
+
+    monkeypatch.setattr("lemae.training.train", train)
+    clients = iter("ab")
+    sweep.run([tiny(0), tiny(1)], tmp_path, llm=lambda: next(clients))
+    sweep.run([tiny(0)], tmp_path)
+    assert seen == ["a", "b", None]
+
+
 def test_folders_tell_runs_apart():
     base = tiny()
     names = {
