@@ -155,12 +155,7 @@ def demo(
     """Solve Pass with key states, plain IPPO beside it; 1 if a promised effect is missing."""
     from lemae import demo as job
 
-    ours = job.is_of_demo(out)
-    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
-        raise typer.BadParameter(
-            f"{out} has content that the demo did not write", param_hint="--out"
-        )
-    results = job.run(out, seed=seed, steps=steps, overwrite=ours, progress=_err)
+    results = job.run(out, seed=seed, steps=steps, progress=_err)
     if as_json:
         _print_json(results)
     else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lemae import report, training
+from lemae import report, runs, training
 from lemae._kit import Report, RunFolder
 from lemae._kit.run import SUMMARY
 from lemae.checks import check
+from lemae.errors import ConfigError
 from lemae.key_states import KeyStateSet
 from lemae.probes import probes
 from lemae.settings import Settings
@@ -32,6 +34,9 @@ PLAIN = replace(
     LEMAE, method="plain", steps=100_000, evaluate_every=50_000, sticky=None, self_imitation=0.0
 )
 WANTED = 0.9
+_RUNS = ("lemae", "plain")
+#: What the demo writes; with a dot and an ending, the half of a file of one that was killed.
+_OURS = re.compile(r"\.?(?:summary\.json|report\.html)(?:\.\w+)?|lemae|plain")
 
 
 def run(
@@ -39,28 +44,42 @@ def run(
     *,
     seed: int = 0,
     steps: int | None = None,
-    overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Do all of it once.
 
     Args:
-        out: folder for ``summary.json``, ``report.html`` and the two runs.
+        out: folder for ``summary.json``, ``report.html`` and the two runs. It is emptied first if
+            this demo wrote it, to the end or not.
         seed: of everything.
         steps: at most, of the run with key states.
-        overwrite: empty ``out`` first.
         progress: called before each part.
 
     Returns:
         What is in the summary.
 
     Raises:
-        RunFolderError: if ``out`` has content and ``overwrite`` is false.
+        ConfigError: if ``out`` has content that the demo did not write.
+        LemaeError: if another process is writing to it.
     """
     import torch
 
     torch.set_num_threads(1)  # the networks are small: more threads would wait for each other
-    folder = RunFolder(out, overwrite=overwrite)
+    with runs.locked(out):
+        if any(out.iterdir()) and not is_of_demo(out):
+            raise ConfigError(
+                f"{out} has content that the demo did not write: name another folder, or move it "
+                "away"
+            )
+        runs.empty(out)
+        return _run(RunFolder(out), seed, steps, progress)
+
+
+def _run(
+    folder: RunFolder, seed: int, steps: int | None, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    # Whose folder it is, should the demo be cut off.
+    folder.write_summary({}, settings={"job": JOB}, seed=seed)
     progress("Pass: checking the shipped key states in a child process")
     env = training.make_env(LEMAE, 16)
     checked = check(KeyStateSet.shipped("pass"), env.task_spec, probes(env, seed=seed))
@@ -120,14 +139,17 @@ def broken_promises(results: dict[str, Any]) -> list[str]:
 
 
 def is_of_demo(out: Path) -> bool:
-    """Whether a folder holds what this demo wrote and nothing else."""
+    """Whether a folder holds what this demo wrote, to the end or not, and nothing else."""
     try:
         summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        names = {path.name for path in out.iterdir()}
-    except (OSError, ValueError):
+        mine: bool = summary["settings"]["job"] == JOB
+        return (
+            mine
+            and all(_OURS.fullmatch(path.name) for path in out.iterdir())
+            and not any(runs.strangers(out / name) for name in _RUNS if (out / name).exists())
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
-    mine: bool = summary.get("settings", {}).get("job") == JOB
-    return mine and names <= {SUMMARY, "report.html", "lemae", "plain"}
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
