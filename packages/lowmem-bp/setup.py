@@ -13,7 +13,7 @@ openmp = ["-fopenmp"] if sys.platform.startswith("linux") else []
 flags = (
     []
     if sys.platform == "win32"
-    else ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", *openmp]
+    else ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", *openmp]
 )
 if flags and not openmp:
     flags.append("-fopenmp-simd")

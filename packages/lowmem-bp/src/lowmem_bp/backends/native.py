@@ -33,8 +33,8 @@ _IN_PLACE_OF: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
     F.gelu: lambda x, y: torch.ops.aten.gelu.out(x, out=y),
     gelu_tanh: lambda x, y: torch.ops.aten.gelu.out(x, approximate="tanh", out=y),
 }
-# Half of a second-level cache, so that codes are taken from what the activation has just read.
-_CHUNK_BYTES = 1 << 18
+# Per thread, about a second-level cache: codes are taken from what the activation has just read.
+_PIECE_BYTES = 1 << 20
 
 _SIGNATURES = {
     "pack": (c_void_p, c_void_p, c_int, c_size_t, c_int),
@@ -106,14 +106,16 @@ class NativeBackend:
         # In fp16 torch's kernels round the last few elements of a piece in another way.
         if out is None or x.dtype not in _PIECEWISE or not _takes(x) or not x.is_contiguous():
             return function(x), NativeBackend.pack_steps(x, cuts, bits)
-        y, flat = torch.empty_like(x), x.view(-1)
-        packed = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
-        step = torch.get_num_threads() * _CHUNK_BYTES // x.element_size()
-        values = y.view(-1)
-        for i in range(0, x.numel(), step):
-            piece = flat[i : i + step]
-            out(piece, values[i : i + step])
-            _pack_steps(piece, cuts, bits, packed[i * bits // 8 :])
+        y, flat, n = torch.empty_like(x), x.view(-1), x.numel()
+        packed = torch.empty((n * bits + 7) // 8, dtype=torch.uint8)
+        values, table, pack = y.view(-1), (c_double * len(cuts))(*cuts), _FUNCTIONS["pack_steps"]
+        size, dtype, threads = x.element_size(), _DTYPES[x.dtype], torch.get_num_threads()
+        step = threads * _PIECE_BYTES // size
+        source, target = x.data_ptr(), packed.data_ptr()
+        for i in range(0, n, step):
+            out(flat[i : i + step], values[i : i + step])
+            count = min(step, n - i)
+            pack(source + i * size, dtype, table, bits, target + i * bits // 8, count, threads)
         return y, packed
 
     @staticmethod

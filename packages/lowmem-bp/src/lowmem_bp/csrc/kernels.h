@@ -235,8 +235,8 @@ static void ISA(pack_steps)(const void *x, enum dtype dtype, const double *cuts,
     }
 }
 
-/* The levels that the codes of elements [i, i + n) name. */
-static inline void ISA(look_up)(const uint8_t *packed, size_t i, size_t n, int bits,
+/* The levels that the codes of elements [i, i + n) name; `bits` is a constant where it is called. */
+static inline ALWAYS void ISA(look_up)(const uint8_t *packed, size_t i, size_t n, int bits,
                                 const float *levels, float *out) {
     uint32_t mask = (1u << bits) - 1u;
     size_t j = 0;
@@ -300,7 +300,9 @@ static void ISA(step_multiply)(const uint8_t *packed, const void *grad, enum dty
         size_t n = end - i < BLOCK ? end - i : BLOCK;
         const float *g = ISA(load)(grad, dtype, i, n, buffer);
         float *to = ISA(target)(out, dtype, i, product);
-        ISA(look_up)(packed, i, n, bits, narrow, factors);
+        if (bits == 2) ISA(look_up)(packed, i, n, 2, narrow, factors);
+        else if (bits == 1) ISA(look_up)(packed, i, n, 1, narrow, factors);
+        else ISA(look_up)(packed, i, n, 4, narrow, factors);
         for (size_t j = 0; j < n; j++) to[j] = g[j] * factors[j];
         ISA(store)(to, dtype, i, n, out);
     }
@@ -357,10 +359,11 @@ static void ISA(dequantize)(const int8_t *q, const uint16_t *scale, void *out, e
 
 /* --- gated products ----------------------------------------------------------------------------- */
 
-static inline float ISA(exponential)(float x) { /* relative error below 2e-7 */
+static inline float ISA(exponential)(float x) { /* relative error below 2e-7; 0 below -87.7 */
+    /* At these ends the power of two becomes 0 or infinite by itself. */
+    x = x < -88.0f ? -88.0f : x;
+    x = x > 89.0f ? 89.0f : x;
     float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    n = n < -126.0f ? -127.0f : n;
-    n = n > 127.0f ? 128.0f : n;
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -369,9 +372,7 @@ static inline float ISA(exponential)(float x) { /* relative error below 2e-7 */
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    float power = ISA(from_bits)((uint32_t)((int32_t)n + 127) << 23); /* 0 or infinite at the ends */
-    p = n < -126.0f || n > 127.0f ? 1.0f : p;
-    return x != x ? x : p * power;
+    return p * ISA(from_bits)((uint32_t)((int32_t)n + 127) << 23);
 }
 
 static inline float ISA(silu)(float x) { return x / (1.0f + ISA(exponential)(-x)); }

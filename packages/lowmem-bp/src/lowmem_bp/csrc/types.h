@@ -12,6 +12,12 @@ enum gate { SILU, GELU, GELU_TANH };
 
 enum { BLOCK = 1024, GROUP = 128 }; /* elements worked on at a time; elements with one scale */
 
+#if defined(__GNUC__)
+#define ALWAYS __attribute__((always_inline))
+#else
+#define ALWAYS
+#endif
+
 /* A sum may be taken in any order. */
 #if defined(_MSC_VER)
 #define SIMD_SUM(name)
