@@ -92,7 +92,7 @@ def test_codes_and_products_are_those_of_torch(native, bits, dtype):
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_activations_are_torchs_own(native, function, dtype):
     table = PRESETS["grad", "silu", 2]
-    for n in (0, 5, 70001, 600_000):
+    for n in (0, 5, 70001):
         x = values(n, dtype)
         y, packed = native.activate_and_pack(x, function, list(table.cuts), 2)
         assert torch.equal(y.nan_to_num(7.0), function(x).nan_to_num(7.0))

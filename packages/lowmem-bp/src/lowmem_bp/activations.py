@@ -27,12 +27,25 @@ class Activation:
         derivative: Its derivative, differentiable, made for fp32 or fp64 input.
         torch_keeps: What torch's autograd saves for it: ``"input"``, ``"output"``, or ``"more"``
             for a function made of several operations.
+        backward: torch's own kernel of ``(grad, x)``, in one pass and for fp32 inside, where there
+            is one; it has no derivative itself.
     """
 
     name: str
     forward: Elementwise
     derivative: Elementwise
     torch_keeps: str = "input"
+    backward: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def differentiate(self, grad: Tensor, x: Tensor) -> Tensor:
+        """Return ``grad * derivative(x)`` in the dtype of ``x``, computed in fp32 (fp64 for fp64).
+
+        Differentiable where gradients are on.
+        """
+        if self.backward is not None and grad.dtype == x.dtype and not torch.is_grad_enabled():
+            return self.backward(grad, x)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return (grad.to(wide) * self.derivative(x.to(wide))).to(x.dtype)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -88,13 +101,28 @@ def _relu_derivative(x: Tensor) -> Tensor:
     return (x > 0).to(x.dtype)
 
 
+_aten = torch.ops.aten
+
+
+def _gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    return _aten.gelu_backward(grad, x)  # type: ignore[no-any-return]
+
+
+def _gelu_tanh_backward(grad: Tensor, x: Tensor) -> Tensor:
+    return _aten.gelu_backward(grad, x, approximate="tanh")  # type: ignore[no-any-return]
+
+
+def _silu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    return _aten.silu_backward(grad, x)  # type: ignore[no-any-return]
+
+
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation("gelu", F.gelu, _gelu_derivative),
-        Activation("gelu_tanh", gelu_tanh, _gelu_tanh_derivative),
+        Activation("gelu", F.gelu, _gelu_derivative, backward=_gelu_backward),
+        Activation("gelu_tanh", gelu_tanh, _gelu_tanh_derivative, backward=_gelu_tanh_backward),
         Activation("quick_gelu", _quick_gelu, _quick_gelu_derivative, torch_keeps="more"),
-        Activation("silu", F.silu, _silu_derivative),
+        Activation("silu", F.silu, _silu_derivative, backward=_silu_backward),
         Activation("mish", F.mish, _mish_derivative),
         Activation("softplus", F.softplus, torch.sigmoid),
         Activation("hardswish", F.hardswish, _hardswish_derivative),

@@ -15,7 +15,7 @@ from lowmem_bp.backends import Backend
 
 
 class _Activation(torch.autograd.Function):
-    """``y = function(x)``; backward rebuilds ``x`` and multiplies by the derivative in fp32."""
+    """``y = function(x)``; backward rebuilds ``x``."""
 
     generate_vmap_rule = True
 
@@ -23,7 +23,7 @@ class _Activation(torch.autograd.Function):
     def forward(
         x: Tensor,
         function: Callable[[Tensor], Tensor],
-        derivative: Callable[[Tensor], Tensor],
+        differentiate: Callable[[Tensor, Tensor], Tensor],
         rebuild: Rebuild | None,
         *kept: Tensor,
     ) -> Tensor:
@@ -31,7 +31,7 @@ class _Activation(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _function, ctx.derivative, rebuild, *kept = inputs
+        x, _function, ctx.differentiate, rebuild, *kept = inputs
         ctx.x_dtype = x.dtype
         ctx.n_kept = len(kept)
         ctx.rebuild = rebuild or identity
@@ -39,9 +39,7 @@ class _Activation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        wide = torch.float64 if ctx.x_dtype == torch.float64 else torch.float32
-        slope = ctx.derivative(ctx.rebuild(*ctx.saved_tensors).to(wide))
-        grad_x = (grads[0].to(wide) * slope).to(ctx.x_dtype)
+        grad_x = ctx.differentiate(grads[0], ctx.rebuild(*ctx.saved_tensors)).to(ctx.x_dtype)
         return (grad_x, None, None, None, *([None] * ctx.n_kept))
 
 
@@ -77,10 +75,10 @@ def activation(
         with torch.no_grad():
             kept = backend.quantize_int8(x)
         rebuild = partial(backend.dequantize_int8, dtype=x.dtype)
-        y: Tensor = _Activation.apply(x, function, known.derivative, rebuild, *kept)
+        y: Tensor = _Activation.apply(x, function, known.differentiate, rebuild, *kept)
         return attach(y, partial(_rebuild_output, function, rebuild), *kept, compiled=True)
     if known.torch_keeps == "output":
         return function(x)  # torch keeps the output, which the next layer then shares
     if function is known.forward and known.torch_keeps == "input":
         return attach(function(x), function, x)
-    return attach(_Activation.apply(x, function, known.derivative, None), function, x)
+    return attach(_Activation.apply(x, function, known.differentiate, None), function, x)
