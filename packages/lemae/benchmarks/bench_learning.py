@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lemae import sweep
@@ -66,11 +68,13 @@ class Case:
         settings: task, options, most steps.
         seeds: the seeds.
         rows: those that are run unless chosen otherwise.
+        instead: what takes the place of a row's own options, for all rows.
     """
 
     settings: Settings
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rows: tuple[str, ...] = ("lemae", "plain")
+    instead: Mapping[str, Any] = MappingProxyType({})
 
 
 def case(task: str, steps: int, options: dict | None = None, **more: Any) -> Case:
@@ -83,7 +87,18 @@ def case(task: str, steps: int, options: dict | None = None, **more: Any) -> Cas
 MAIN = ("lemae", "lemae-published", "plain")
 ALL = tuple(name for name in ROWS if name != "dense")  # which grids have none of
 SINGLE: dict[str, Any] = {"seeds": (0, 1, 2)}  # as many as the paper has
-BATTLE = ("lemae", "plain", "rnd", "dense")
+#: In battles, which are random themselves, the aids of the grids are in the way: these are what the
+#: dense reward alone was seen to learn with (2s3z, seed 0).
+BATTLE: dict[str, Any] = {
+    "rows": ("lemae", "plain", "rnd", "dense"),
+    "seeds": (0, 1, 2),
+    "instead": {
+        "num_envs": 64,
+        "sticky": None,
+        "self_imitation": 0.0,
+        "learner": {"epochs": 4, "learning_rate": 1e-3},
+    },
+}
 CASES = {
     "pass": case("pass", 500_000, rows=ALL),
     "large-pass": case("large-pass", 1_000_000, rows=ALL),
@@ -101,8 +116,13 @@ CASES = {
         for name in ("pass", "secret-room", "large-pass", "push-box")
     },
     **{
-        f"smax-{name}": case(f"smax-{name}", 200_000, rows=BATTLE)
-        for name in ("5m_vs_6m", "2s3z", "3s_vs_5z", "smacv2_5_units")
+        f"smax-{name}": case(f"smax-{name}", steps, **BATTLE)
+        for name, steps in (
+            ("2s3z", 300_000),
+            ("5m_vs_6m", 150_000),
+            ("3s_vs_5z", 150_000),
+            ("smacv2_5_units", 150_000),
+        )
     },
 }
 
@@ -151,7 +171,8 @@ def main() -> None:
         labels = wanted or list(chosen.rows)
         rows: dict[str, Any] = {}
         for label in labels:
-            settings = [replace(chosen.settings, seed=s, **ROWS[label]) for s in chosen.seeds]
+            given = {**ROWS[label], **chosen.instead}
+            settings = [replace(chosen.settings, seed=s, **given) for s in chosen.seeds]
             print(f"{name}: {label}", flush=True)
             runs = sweep.run(
                 settings,
@@ -160,7 +181,7 @@ def main() -> None:
                 progress=lambda line: print(line, flush=True),
             )
             rows[label] = describe(runs)
-            rows[label]["settings"] = {k: v for k, v in ROWS[label].items() if v is not None}
+            rows[label]["settings"] = {k: v for k, v in given.items() if v is not None}
         if "lemae" in rows:
             ours = counted(rows["lemae"]["runs"])
             for row in rows.values():
