@@ -14,9 +14,8 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from lemae import sweep
@@ -74,7 +73,7 @@ class Case:
     settings: Settings
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rows: tuple[str, ...] = ("lemae", "plain")
-    instead: Mapping[str, Any] = MappingProxyType({})
+    instead: Mapping[str, Any] = field(default_factory=dict)
 
 
 def case(task: str, steps: int, options: dict | None = None, **more: Any) -> Case:
