@@ -178,18 +178,18 @@ def _best(kind: str) -> type[Backend]:
         return _torch()
     name = _MADE_FOR[kind]
     try:
-        return _load(name)
+        return _load(name, automatic=True)
     except BackendError as error:
         _LOGGER.warning("%s kernels are not used, plain torch is: %s", name, error)
         return _torch()
 
 
 @functools.cache
-def _load(name: str) -> type[Backend]:
+def _load(name: str, automatic: bool = False) -> type[Backend]:
     if name == "native":
         from lowmem_bp.backends import native
 
-        native.load()
+        native.load(automatic=automatic)
         return native.NativeBackend
     raise BackendError("this release has no such kernels: use 'auto' or 'torch'.")
 

@@ -245,14 +245,15 @@ class NativeBackend:
 # --- calling -------------------------------------------------------------------------------------
 
 
-def load() -> None:
+def load(*, automatic: bool = False) -> None:
     """Make the kernels ready.
+
+    Args:
+        automatic: Nobody asked for them by name: refuse them where plain torch is faster.
 
     Raises:
         BackendError: The extension is absent, or not of this version of the package.
     """
-    if _FUNCTIONS:
-        return
     try:
         from lowmem_bp import _native
     except ImportError as error:
@@ -267,6 +268,8 @@ def load() -> None:
             f"the native kernels are left over from another version of lowmem-bp (interface "
             f"{version}, expected {_INTERFACE}): reinstall lowmem-bp, or use backend='torch'."
         )
+    if automatic and not _native.has_threads and torch.get_num_threads() > 1:
+        raise BackendError("built without OpenMP, they use one thread, and torch has more.")
     for name, arguments in _SIGNATURES.items():
         prototype = ctypes.CFUNCTYPE(None, *arguments)
         _FUNCTIONS[name] = prototype(getattr(_native, name))
