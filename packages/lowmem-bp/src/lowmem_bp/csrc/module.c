@@ -27,8 +27,9 @@ static int instruction_sets(const struct kernels *found[3], const char *names[3]
     names[n++] = "portable";
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
+    /* There is no processor with AVX2 and without F16C, which some compilers cannot ask for. */
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c")) {
+        __builtin_cpu_supports("bmi2")) {
         found[n] = &kernels_avx2;
         names[n++] = "avx2";
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
