@@ -33,6 +33,8 @@ PAPER_SINGLE = {
     "large-pass-single": ".99 ± .01",
     "push-box-single": ".96 ± .08",
 }
+ROOMS = ("secret-room-1", "secret-room-2", "secret-room-3", "secret-room")
+BATTLES = ("smax-2s3z", "smax-5m_vs_6m", "smax-3s_vs_5z", "smax-smacv2_5_units")
 SIZES = {30: "pass", 50: "large-pass", 70: "pass-70", 100: "pass-100"}
 
 
@@ -136,6 +138,25 @@ def single() -> str:
     return f"{markdown(head, lines)}\n\n{note}"
 
 
+def several(cases: tuple[str, ...], *, greedy: bool = False) -> str:
+    """All rows of several tasks, which differ in the steps they were given."""
+    lines = []
+    for case in cases:
+        run = load(f"learning-{case}")
+        for label, row in run["results"]["rows"].items():
+            more = [wins(row, "greedy")] if greedy else []
+            lines.append([f"{case}: {label}", first(row), solved(row), wins(row), *more])
+    head = ["task: method", _COLUMNS, "solved", "wins, sampled"]
+    budgets = ", ".join(
+        f"{case} {load(f'learning-{case}')['settings']['steps'] // 1000}" for case in cases
+    )
+    seeds = len(load(f"learning-{cases[0]}")["settings"]["seeds"])
+    note = f"{seeds} seeds; at most so many thousand steps: {budgets}. " + machine(
+        load(f"learning-{cases[-1]}")
+    )
+    return f"{markdown([*head, 'wins, greedy'] if greedy else head, lines)}\n\n{note}"
+
+
 def sizes() -> str:
     """How the advantage grows with the map."""
     lines = []
@@ -193,6 +214,8 @@ TABLES = {
     "main": main_table,
     "sizes": sizes,
     "single": single,
+    "rooms": lambda: several(ROOMS),
+    "battles": lambda: several(BATTLES, greedy=True),
     "envs": envs,
     "overhead": overhead,
 }
