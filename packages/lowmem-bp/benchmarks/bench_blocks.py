@@ -1,6 +1,6 @@
-"""Bytes held and seconds per step of single transformer blocks, stock and in each mode.
+"""Bytes held and gradients of single transformer blocks, stock and in each mode.
 
-python bench_blocks.py --repeats 7
+python bench_blocks.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=197)
-    parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -28,10 +27,10 @@ def main() -> None:
     rows = []
     for case in bench.CASES:
         sized = replace(case, batch=options.batch, length=options.length)
-        rows += bench.measure(sized, repeats=options.repeats)
+        rows += bench.measure(sized, bench.MODES)
         print(f"measured {case.title}", flush=True)
     settings = {name: value for name, value in vars(options).items() if name != "out"}
-    bench.write(options.out, rows, settings)
+    bench.write(options.out, rows, settings, overwrite=True)
     for row in bench.table(rows):
         print("  ".join(cell.rjust(16) for cell in row))
 

@@ -48,7 +48,7 @@ def ratios() -> str:
     """Bytes relative to stock, one row per block."""
     cases: dict[str, dict[str, dict]] = {}
     for m in load("blocks")["results"]["measurements"]:
-        cases.setdefault(m["case"], {})[m["mode"]] = m
+        cases.setdefault(m["case"], {})[m["competitor"]] = m
     rows = [
         [TITLES[case], *(f"{modes[mode]['ratio']:.3f}" for mode in MODES)]
         for case, modes in cases.items()
@@ -62,7 +62,7 @@ def blocks() -> str:
     rows = [
         [
             TITLES[m["case"]],
-            m["mode"],
+            m["competitor"],
             f"{m['bytes_per_token']:,.0f}",
             f"{m['ratio']:.3f}",
             f"{m['gradient_error']:.1e}",

@@ -1,5 +1,6 @@
 """The command line as a user calls it: in processes of its own."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -121,15 +122,55 @@ def test_fit_prints_the_preset():
     assert run("fit", "glu", check=False).returncode == 2
 
 
+TINY = ("--features", 24, "--length", 8, "--batch", 1)
+
+
 def test_bench_writes_results(tmp_path):
-    sizes = ("--features", 24, "--length", 8, "--batch", 1, "--repeats", 1)
-    rows = json.loads(
-        run("bench", "--block", "vit", *sizes, "--json", "--out", tmp_path / "r").stdout
-    )
-    assert {row["mode"] for row in rows} == {"stock", "paper", "exact", "int8", "2bit"}
+    options = (*TINY, "--repeats", 2, "--only", "exact, checkpoint,liger", "--threads", 1)
+    done = run("bench", "--block", "bert", *options, "--json", "--out", tmp_path / "r")
+    rows = json.loads(done.stdout)
+    assert [row["competitor"] for row in rows] == ["stock", "exact", "checkpoint", "liger"]
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert summary["results"]["measurements"] == rows
-    assert run("bench", "--block", "resnet", check=False).returncode == 2
+    assert summary["settings"]["features"] == 24
+    picture = tmp_path / "r" / "memory_time.png"
+    if importlib.util.find_spec("matplotlib"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    else:
+        assert "lowmem-bp[report]" in done.stderr
+
+
+def test_bench_without_matplotlib_says_what_to_install(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
+    options = (*TINY, "--repeats", 1, "--only", "exact", "--out", tmp_path / "r")
+    done = run("bench", *options, env={"PYTHONPATH": str(tmp_path)})
+    assert "lowmem-bp[report]" in done.stderr
+    assert (tmp_path / "r" / "summary.json").exists()
+    assert not (tmp_path / "r" / "memory_time.png").exists()
+
+
+def test_bench_shows_bytes_of_all_tunings_without_repeats():
+    names = ("--only", "exact,2bit", "--repeats", 0)
+    text = run("bench", *TINY, *names, "--tuning", "all").stdout
+    for title in ("vit fp32 full", "vit fp32 lora qv", "vit fp32 lora all"):
+        assert title in text
+    assert "forward ms" not in text
+
+
+def test_bench_options_that_make_no_sense_are_usage_errors():
+    for options, message in (
+        (("--block", "resnet"), "block='resnet'"),
+        (("--tuning", "half"), "tuning='half'"),
+        (("--precision", "int4"), "precision='int4'"),
+        (("--only", "exakt"), "exakt: expected some of"),
+        (("--heads", 7), "not a multiple of heads=7"),
+        (("--device", "abacus"), "abacus"),
+        (("--backend", "fpga"), "'fpga'"),
+    ):
+        done = run("bench", *TINY, "--repeats", 0, *options, check=False)
+        assert done.returncode == 2, options
+        assert message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_info():
@@ -170,7 +211,7 @@ def test_results_never_replace_files_of_others(tmp_path):
     (tmp_path / "stock.json").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path, tmp_path / "file"):
-        done = run("bench", "--features", 12, "--out", out, check=False)
+        done = run("bench", "--out", out, check=False)
         assert done.returncode == 2
         assert "not an empty folder" in done.stderr
     assert (tmp_path / "stock.json").read_text() == "mine"

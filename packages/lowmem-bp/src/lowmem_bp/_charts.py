@@ -27,7 +27,8 @@ _COLOURS = {
 }
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches, or say how to get matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -41,7 +42,7 @@ def memory_by_module(reports: Sequence[MemoryReport]) -> Figure:
     """Draw bytes per token of each layer, stacked by kind, one panel per report."""
     groups = _group_names(reports)
     width = 2.6 + 2.6 * len(reports)
-    figure = _figure(min(width, 14.0), 1.4 + 0.28 * len(groups))
+    figure = new_figure(min(width, 14.0), 1.4 + 0.28 * len(groups))
     axes: Any = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
     kinds: list[str] = []
     for axis, report in zip(axes, reports, strict=True):
@@ -87,7 +88,7 @@ def _group_names(reports: Sequence[MemoryReport]) -> list[str]:
 
 def loss_curves(curves: Mapping[str, Sequence[float]], ylabel: str = "training loss") -> Figure:
     """Draw one line per mode over the training steps, lightly smoothed, raw values behind."""
-    figure = _figure(7.0, 3.6)
+    figure = new_figure(7.0, 3.6)
     axis: Any = figure.subplots()
     colours = ("#333333", "#2a9d8f", "#4c6a92", "#e76f51", "#9b72aa", "#f4a261")
     styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))

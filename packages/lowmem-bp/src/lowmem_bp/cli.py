@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from lowmem_bp.errors import ConfigError, LowmemBPError
 
 if TYPE_CHECKING:
     from lowmem_bp._models import Loaded
+    from lowmem_bp.bench import Case, Measurement
 
 app = typer.Typer(
     name="lowmem-bp",
@@ -67,7 +68,8 @@ OutOption = Annotated[Path | None, typer.Option(help="Folder (or file) to write 
 def _show(rows: Sequence[Sequence[str]], title: str = "") -> None:
     table = Table(title=title or None, title_justify="left")
     for i, name in enumerate(rows[0]):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        side: Literal["left", "right"] = "left" if i == 0 or name == "note" else "right"
+        table.add_column(name, justify=side, no_wrap=i == 0)
     for row in rows[1:]:
         table.add_row(*row)
     # A table cut to fit a pipe is of no use: give it the width it needs.
@@ -251,40 +253,121 @@ def fit(
 
 @app.command()
 def bench(
-    block: Annotated[str, typer.Option(help="vit, llama, llama-hf, or all.")] = "all",
-    repeats: Annotated[int, typer.Option(min=0, help="Timed steps per mode; 0: bytes only.")] = 0,
-    batch: BatchOption = 2,
-    length: LengthOption = 64,
-    features: Annotated[int, typer.Option(min=12, help="Width; a multiple of 12.")] = 768,
+    block: Annotated[str, typer.Option(help="vit, bert, llama, llama-hf, or all.")] = "vit",
+    tuning: Annotated[str, typer.Option(help="full, lora-qv, lora-all, or all.")] = "full",
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Competitors, with commas between, in place of all: paper, exact, int8, 2bit, "
+            "exact-torch (exact without kernels), checkpoint, compile, compile-budget, liger, "
+            "fewbit. stock always runs; the two of compile take the longest."
+        ),
+    ] = "",
+    repeats: Annotated[
+        int, typer.Option(min=0, help="Timed rounds; 0: bytes and gradients only.")
+    ] = 7,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, bf16, or amp: bf16 autocast.  [default: fp32; on cuda bf16]"),
+    ] = None,
+    features: Annotated[
+        int | None, typer.Option(min=1, help="Width.  [default: 384; on cuda 768]")
+    ] = None,
+    hidden: Annotated[
+        int, typer.Option(min=0, help="Width inside the MLP; 0: 4 times, llama 8/3.")
+    ] = 0,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Of the attention.  [default: 6; on cuda 12]")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Sequences.  [default: 8; on cuda 64]")
+    ] = None,
+    length: Annotated[int, typer.Option(min=1, help="Tokens per sequence.")] = 197,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks, one behind the other.")] = 1,
+    device: DeviceOption = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="Kernels of this package: auto, native, triton or torch.")
+    ] = "auto",
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure bytes held and seconds per step of one transformer block in each mode."""
-    from dataclasses import asdict, replace
+    """Compare memory, time and gradients of one transformer block with all that saves memory.
+
+    Stock torch, the modes of this package, torch.utils.checkpoint, torch.compile with and without
+    an activation-memory budget, Liger-Kernel and fewbit run side by side. As it is, a minute or
+    two on two cores; --block all --tuning all takes a quarter of an hour. With --out: all figures
+    as JSON, and a picture.
+
+    "held" is what autograd keeps between forward and backward, "peak" the most that a step needs
+    at one time. The peak of a single block is mostly backward's own work: methods differ in "held",
+    or with more --layers.
+    """
+    from dataclasses import asdict
+
+    import torch
 
     from lowmem_bp import bench as job
 
-    cases = [case for case in job.CASES if block in ("all", case.block)]
-    if not cases:
-        raise typer.BadParameter(
-            f"{block!r}: expected vit, llama, llama-hf or all", param_hint="--block"
-        )
-    if features % 12:
-        raise typer.BadParameter(
-            f"{features} is not a multiple of 12 heads", param_hint="--features"
-        )
     _must_be_new(out)
-    rows = []
-    for case in cases:
-        sized = replace(case, batch=batch, length=length, features=features)
-        rows += job.measure(sized, repeats=repeats)
-        Console(stderr=True).print(f"measured {case.title}")
+    _must_be_there(device)
+    on_gpu = torch.device(device).type != "cpu"
+    settings: dict[str, Any] = {
+        "precision": precision or ("bf16" if on_gpu else "fp32"),
+        "features": features or (768 if on_gpu else 384),
+        "hidden": hidden,
+        "heads": heads or (12 if on_gpu else 6),
+        "batch": batch or (64 if on_gpu else 8),
+        "length": length,
+        "layers": layers,
+        "device": device,
+    }
+    blocks = job.BLOCKS if block == "all" else (block,)
+    tunings = ("full", "lora qv", "lora all") if tuning == "all" else (tuning.replace("-", " "),)
+    cases = [job.Case(name, how, **settings) for name in blocks for how in tunings]  # type: ignore[arg-type]
+    names = [name.strip() for name in only.split(",") if name.strip()] or job.DEFAULT
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rows: list[job.Measurement] = []
+    err = Console(stderr=True)
+    with err.status("starting") as status, contextlib.redirect_stdout(sys.stderr):
+        for case in cases:
+            rows += job.measure(
+                case, names, repeats=repeats, backend=backend, progress=status.update
+            )
+            err.print(f"measured {case.title}")
     if out is not None:
-        job.write(out, rows, {"batch": batch, "length": length, "features": features})
+        more = {"repeats": repeats, "backend": backend, "names": list(names)}
+        job.write(out, rows, {**settings, **more}, device=device)
     if as_json:
         _print_json([asdict(row) for row in rows])
     else:
-        _show(list(job.table(rows)))
+        for case in cases:
+            _show(list(job.table([row for row in rows if row.case == case.title])), case.title)
+    if out is not None and repeats:
+        _draw(out, rows, cases[0])
+
+
+def _must_be_there(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise typer.BadParameter(f"{device!r}: {line}", param_hint="--device") from error
+
+
+def _draw(out: Path, rows: Sequence[Measurement], case: Case) -> None:
+    from lowmem_bp.bench.picture import NAME, caption, write_picture
+    from lowmem_bp.errors import MissingExtraError
+
+    try:
+        path = write_picture(out / NAME, rows, caption(case))
+    except MissingExtraError as error:
+        sys.stderr.write(f"lowmem-bp: no picture: {error}\n")
+    else:
+        sys.stderr.write(f"picture: {path}\n")
 
 
 @app.command()
