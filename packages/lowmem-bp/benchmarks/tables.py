@@ -75,6 +75,50 @@ def blocks() -> str:
     return f"{table}\n\n{note}"
 
 
+def _ratio(found: dict) -> str:
+    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def elementwise_speed() -> str:
+    """Time of 2-bit activations against torch's own."""
+    run = load("speed")
+    rows = [
+        [
+            f"{row['activation']}, {row['dtype']}, {row['threads']} thread(s)",
+            f"{row['stock_ms']:.0f}",
+            _ratio(row["ratio"]),
+        ]
+        for row in run["results"]["elementwise"]
+    ]
+    rows.append(["any, CUDA", "not measured", "not measured"])
+    shape = " × ".join(map(str, run["settings"]["shape"]))
+    note = (
+        f"Forward and backward of {shape}; {run['settings']['repeats']} pairs of steps, median "
+        f"and quartiles of the ratio. {machine(run)}"
+    )
+    return f"{markdown(['2-bit activation', 'torch, ms', 'ratio'], rows)}\n\n{note}"
+
+
+def block_speed() -> str:
+    """Time of whole blocks against stock."""
+    run = load("speed")
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for row in run["results"]["blocks"]:
+        found.setdefault((row["block"], row["threads"]), {})[row["mode"]] = _ratio(row["ratio"])
+    rows = [
+        [f"{TITLES[block]}, {threads} thread(s)", *(modes[mode] for mode in MODES)]
+        for (block, threads), modes in found.items()
+    ]
+    rows.append(["ViT-B and LLaMA-7B blocks, CUDA", *["not measured"] * len(MODES)])
+    size = run["settings"]
+    note = (
+        f"Forward and backward, batch {size['batch']}, {size['length']} tokens, width 768; median "
+        f"and quartiles of {size['repeats']} ratios to stock. {machine(run)}"
+    )
+    table = markdown(["block", *(f"`{mode}`" for mode in MODES)], rows)
+    return f"{table}\n\n{note}"
+
+
 def training() -> str:
     """Gradient and held-out loss of every mode on MiniLM."""
     run = load("training")
@@ -115,7 +159,13 @@ def training() -> str:
     return f"{markdown(head, rows)}\n\n{note}"
 
 
-TABLES = {"ratios": ratios, "blocks": blocks, "training": training}
+TABLES = {
+    "ratios": ratios,
+    "blocks": blocks,
+    "elementwise_speed": elementwise_speed,
+    "block_speed": block_speed,
+    "training": training,
+}
 
 
 def filled(text: str) -> str:

@@ -157,6 +157,9 @@ def resolve(name: str = "auto", device: torch.device | None = None) -> type[Back
         origin = f"{VARIABLE}="
     if name not in NAMES:
         raise ConfigError(f"{origin}{name!r}: expected one of {', '.join(map(repr, NAMES))}.")
+    if torch.compiler.is_compiling():
+        # A graph is made of plain operations; the operators in it look up their kernels themselves.
+        return _torch()
     if name == "auto":
         return _best("cpu" if device is None else device.type)
     if name == "torch":
