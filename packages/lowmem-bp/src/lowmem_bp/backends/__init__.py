@@ -22,6 +22,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lowmem_bp.errors import BackendError, ConfigError
 
@@ -157,7 +158,7 @@ def resolve(name: str = "auto", device: torch.device | None = None) -> type[Back
         origin = f"{VARIABLE}="
     if name not in NAMES:
         raise ConfigError(f"{origin}{name!r}: expected one of {', '.join(map(repr, NAMES))}.")
-    if torch.compiler.is_compiling():
+    if is_compiling():
         # A graph is made of plain operations; the operators in it look up their kernels themselves.
         return _torch()
     if name == "auto":
