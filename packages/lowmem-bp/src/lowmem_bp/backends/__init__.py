@@ -165,7 +165,7 @@ def resolve(name: str = "auto", device: torch.device | None = None) -> type[Back
         return _best("cpu" if device is None else device.type)
     if name == "torch":
         return _torch()
-    if device is not None and _MADE_FOR.get(device.type, name) != name:
+    if device is not None and not _serves(name, device.type):
         raise BackendError(
             f"{origin}{name!r} was asked for, and the tensor is on {device.type!r}: use 'auto', "
             "which looks at the device, or move the tensor."
@@ -174,6 +174,14 @@ def resolve(name: str = "auto", device: torch.device | None = None) -> type[Back
         return _load(name)
     except BackendError as error:
         raise BackendError(f"{origin}{name!r} is not available: {error}") from error
+
+
+def _serves(name: str, kind: str) -> bool:
+    if name == "triton" and kind == "cpu":
+        from lowmem_bp.backends import triton
+
+        return triton.interpreted()  # its interpreter is for tests, and no user has it switched on
+    return _MADE_FOR.get(kind, name) == name
 
 
 @functools.cache
@@ -195,7 +203,10 @@ def _load(name: str, automatic: bool = False) -> type[Backend]:
 
         native.load(automatic=automatic)
         return native.NativeBackend
-    raise BackendError("this release has no such kernels: use 'auto' or 'torch'.")
+    from lowmem_bp.backends import triton
+
+    triton.load()
+    return triton.TritonBackend
 
 
 def _torch() -> type[Backend]:

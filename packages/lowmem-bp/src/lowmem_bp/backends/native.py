@@ -163,9 +163,12 @@ class NativeBackend:
     def normalize(
         x: Tensor, *, centred: bool, n_dims: int, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Normalise rows; a row is read once and its moments are taken while it is near."""
+        """Normalise rows; a row is read once and its moments are taken while it is near.
+
+        RMSNorm is left to torch: models write it out, and its result is theirs, bit by bit.
+        """
         columns = _columns(x, n_dims)
-        if dtype not in _NARROW or not columns or not _takes(x):
+        if not centred or dtype not in _NARROW or not columns or not _takes(x):
             return TorchBackend.normalize(x, centred=centred, n_dims=n_dims, eps=eps, dtype=dtype)
         x = x.contiguous()
         z = torch.empty_like(x, dtype=dtype)
