@@ -61,7 +61,7 @@ class NativeBackend:
     @staticmethod
     def pack(codes: Tensor, bits: int) -> Tensor:
         """Pack small codes, lowest bits first."""
-        if not _on_cpu(codes):
+        if codes.dtype != torch.uint8 or not _on_cpu(codes):
             return TorchBackend.pack(codes, bits)
         codes = codes.contiguous()
         packed = codes.new_empty((codes.numel() * bits + 7) // 8)
@@ -71,7 +71,7 @@ class NativeBackend:
     @staticmethod
     def unpack(packed: Tensor, numel: int, bits: int) -> Tensor:
         """Invert :meth:`pack`."""
-        if not _on_cpu(packed):
+        if packed.dtype != torch.uint8 or not _on_cpu(packed):
             return TorchBackend.unpack(packed, numel, bits)
         packed = packed.contiguous()
         codes = packed.new_empty(numel)
@@ -103,7 +103,7 @@ class NativeBackend:
     @staticmethod
     def step_multiply(packed: Tensor, grad: Tensor, levels: list[float], bits: int) -> Tensor:
         """Multiply by the levels that the codes name."""
-        if not _takes(grad, dtypes=_DTYPES):
+        if packed.dtype != torch.uint8 or not _on_cpu(packed) or not _takes(grad, dtypes=_DTYPES):
             return TorchBackend.step_multiply(packed, grad, levels, bits)
         grad, packed = grad.contiguous(), packed.contiguous()
         out = torch.empty_like(grad)
@@ -126,7 +126,9 @@ class NativeBackend:
     @staticmethod
     def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Invert :meth:`quantize_int8` up to rounding."""
-        if dtype not in _NARROW or not _on_cpu(q, scale):
+        # Hooks on saved tensors may have changed what was kept.
+        kept = q.dtype == torch.int8 and scale.dtype == torch.bfloat16
+        if dtype not in _NARROW or not kept or not _on_cpu(q, scale):
             return TorchBackend.dequantize_int8(q, scale, dtype=dtype)
         q, scale = q.contiguous(), scale.contiguous()
         out = torch.empty_like(q, dtype=dtype)
@@ -222,7 +224,8 @@ class NativeBackend:
         """Return the gradients of input, weight and bias in one pass over the rows."""
         columns = _columns(z, n_dims)
         parameters = () if weight is None else (weight,)
-        if dtype not in _NARROW or not columns or not _takes(z, r, grad, *parameters):
+        wrong = dtype not in _NARROW or r.dtype != torch.float32 or not columns
+        if wrong or not _takes(z, r, grad, *parameters):
             return TorchBackend.norm_backward(
                 *(z, r, grad, weight),
                 offset=offset,
