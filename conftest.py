@@ -15,6 +15,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Before triton is imported: without a GPU its kernels run in an interpreter, on the processor.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Derandomized: a failure in CI is the same failure on every machine.
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("ci")

@@ -223,7 +223,8 @@ def test_kernels_are_used_unless_another_backend_is_asked_for(monkeypatch):
     assert backends.resolve() is TorchBackend
 
 
-def test_a_backend_for_another_device_is_refused():
+def test_a_backend_for_another_device_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(BackendError, match=r"backend='triton' was asked for.*on 'cpu': use 'auto'"):
         L.regelu2(torch.ones(2), backend="triton")
     assert backends.resolve("auto", torch.device("meta")) is TorchBackend
