@@ -47,7 +47,7 @@ def sources(package):
 
 def is_adapter(path, name):
     """Whether a file is there for users of one library, and nothing else imports it."""
-    return path.parent.name == "integrations" or path.stem == name
+    return path.parent.name == "integrations" or path.stem in (name, f"{name}_kernels")
 
 
 def test_there_are_packages_with_sources():
