@@ -31,10 +31,15 @@ def load(name: str) -> dict:
     return json.loads((HERE / "results" / name / "summary.json").read_text())
 
 
+def measured(name: str) -> bool:
+    return (HERE / "results" / name / "summary.json").exists()
+
+
 def machine(run: dict) -> str:
     device, versions = run["device"], run["versions"]
+    where = f"{device['cores']} {device['machine']} cores, {device['threads']} threads"
     return (
-        f"Measured on {device['cores']} {device['machine']} cores, {device['threads']} threads, "
+        f"Measured on {device.get('name', where)}, "
         f"torch {versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
     )
 
@@ -159,7 +164,96 @@ def training() -> str:
     return f"{markdown(head, rows)}\n\n{note}"
 
 
+def comparison() -> str:
+    """Every competitor at every block: memory, time and gradient."""
+    head = ["block", "competitor", "held", "time", "peak", "gradient error"]
+    if not measured("comparison"):
+        return markdown(head, [["ViT, BERT, Llama style", "all", *["not measured"] * 4]])
+    run = load("comparison")
+    rows = [_compared(m) for m in run["results"]["measurements"]]
+    size = run["settings"]
+    note = (
+        f"Relative to stock; time of forward and backward with the 95 % interval of the median of "
+        f"{size['repeats']} rounds. Batch {size['batch']}, {size['length']} tokens, width "
+        f"{size['features']}. {machine(run)}"
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
+def _compared(m: dict) -> list[str]:
+    block, precision, tuning = m["case"].split(" ", 2)
+    case = f"{block}, {precision}, {tuning}"
+    if m["not_run"]:
+        return [case, m["competitor"], f"not run: {m['not_run']}", "-", "-", "-"]
+    time, peak = m["time_ratio"], m["peak_ratio"]
+    return [
+        case,
+        m["competitor"],
+        f"{m['ratio']:.3f}",
+        _ratio(time),
+        "-" if peak is None else f"{peak:.3f}",
+        f"{m['gradient_error']:.1e}",
+    ]
+
+
+def gpu_blocks() -> str:
+    """Blocks on a GPU, as in the comparison."""
+    head = ["block, bf16", "competitor", "held", "time", "peak", "gradient error"]
+    if not measured("gpu"):
+        blocks = ("ViT-B, batch 64", "LLaMA-7B shape, 4 × 2048 tokens")
+        return markdown(head, [[block, "all", *["not measured"] * 4] for block in blocks])
+    run = load("gpu")
+    rows = [_compared(m) for m in run["results"]["blocks"]]
+    return f"{markdown(head, rows)}\n\n{machine(run)}"
+
+
+def gpu_training() -> str:
+    """Memory of training twelve blocks on a GPU."""
+    head = ["12 ViT-B blocks, AdamW, batch 64", "mode", "activations", "static MiB", "peak MiB"]
+    head.append("peak, relative to stock")
+    if not measured("gpu"):
+        cases = ("bf16 autocast, full tuning", "bf16 autocast, LoRA on q and v")
+        return markdown(head, [[case, "all", *["not measured"] * 4] for case in cases])
+    rows = []
+    stock: dict[str, dict] = {}
+    for row in load("gpu")["results"]["trainings"]:
+        base = stock.setdefault(row["case"], row)
+        rows.append(
+            [
+                TITLES.get(row["case"], row["case"]),
+                row["competitor"],
+                f"{row['activation_bytes'] / base['activation_bytes']:.3f}",
+                f"{row['static_bytes'] / 2**20:.0f}",
+                f"{row['peak_bytes'] / 2**20:.0f}",
+                f"{row['peak_bytes'] / base['peak_bytes']:.3f}",
+            ]
+        )
+    return markdown(head, rows)
+
+
+def gpu_kernels() -> str:
+    """Bandwidth of the kernels on a GPU."""
+    head = ["kernel, bf16", "GB/s", "share of a copy's"]
+    if not measured("gpu"):
+        return markdown(head, [["all", "not measured", "not measured"]])
+    rows = [
+        [row["kernel"], f"not run: {row['not_run']}", "-"]
+        if "not_run" in row
+        else [
+            row["kernel"],
+            f"{row['bytes_per_second'] / 1e9:.0f}",
+            f"{row['share_of_copy']:.2f}",
+        ]
+        for row in load("gpu")["results"]["kernels"]
+    ]
+    return markdown(head, rows)
+
+
 TABLES = {
+    "comparison": comparison,
+    "gpu_blocks": gpu_blocks,
+    "gpu_training": gpu_training,
+    "gpu_kernels": gpu_kernels,
     "ratios": ratios,
     "blocks": blocks,
     "elementwise_speed": elementwise_speed,
