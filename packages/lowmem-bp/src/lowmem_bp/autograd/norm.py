@@ -118,15 +118,21 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         z, r, weight = ctx.saved_tensors
         grad_z, grad_r = grads[-2:]
+        through = partial(
+            ctx.kernels.norm_backward,
+            *(z, r),
+            offset=ctx.offset,
+            centred=ctx.centred,
+            n_dims=ctx.n_dims,
+            dtype=ctx.x_dtype,
+        )
+        needs = ctx.needs_input_grad[:3]
         grad_x = grad_weight = grad_bias = None
         if weight is not None and grads[0] is not None:
-            grad_x, grad_weight, grad_bias = _through(
-                ctx, z, r, grads[0], weight, ctx.needs_input_grad[:3]
-            )
-        needs_x = ctx.needs_input_grad[0]
-        if needs_x and grad_z is not None:
-            grad_x = _plus(grad_x, _through(ctx, z, r, grad_z, None, (True, False, False))[0])
-        if needs_x and grad_r is not None:  # only in a second derivative: dr/dx = -r² z / N
+            grad_x, grad_weight, grad_bias = through(grads[0], weight, needs=needs)
+        if needs[0] and grad_z is not None:
+            grad_x = _plus(grad_x, through(grad_z, None, needs=(True, False, False))[0])
+        if needs[0] and grad_r is not None:  # only in a second derivative: dr/dx = -r² z / N
             columns = z.shape[z.dim() - ctx.n_dims :].numel()
             grad_x = _plus(grad_x, (-grad_r * r * r * z.to(r.dtype) / columns).to(ctx.x_dtype))
         if grad_weight is not None:
@@ -138,28 +144,6 @@ class _Norm(torch.autograd.Function):
 
 def _plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
     return term if total is None else total if term is None else total + term
-
-
-def _through(
-    ctx: Any,
-    z: Tensor,
-    r: Tensor,
-    grad: Tensor,
-    weight: Tensor | None,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    kernels: type[Backend] = ctx.kernels
-    return kernels.norm_backward(
-        z,
-        r,
-        grad,
-        weight,
-        offset=ctx.offset,
-        centred=ctx.centred,
-        n_dims=ctx.n_dims,
-        dtype=ctx.x_dtype,
-        needs=needs,
-    )
 
 
 def _same_dtype(dtype: torch.dtype, *tensors: Tensor | None) -> bool:

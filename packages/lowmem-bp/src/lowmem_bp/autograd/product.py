@@ -15,8 +15,8 @@ from lowmem_bp.backends import Backend
 class _Product(torch.autograd.Function):
     """``a * b``; each factor is rebuilt in backward for the other one's gradient.
 
-    A factor whose rebuild function is None is kept as it is. Where the first is an activation of a
-    kept tensor, and the second is kept, ``kernels`` does both gradients in one pass.
+    A factor whose rebuild function is None is kept as it is. Where ``kernels`` is given, the first
+    is an activation of one kept tensor and the second is kept: both gradients take one pass then.
     """
 
     generate_vmap_rule = True
@@ -28,7 +28,7 @@ class _Product(torch.autograd.Function):
         rebuild_a: Rebuild | None,
         rebuild_b: Rebuild | None,
         n_a: int,
-        kernels: type[Backend],
+        kernels: type[Backend] | None,
         *kept: Tensor,
     ) -> Tensor:
         return a * b
@@ -45,13 +45,7 @@ class _Product(torch.autograd.Function):
         kept_a = kept_a if ctx.needs_input_grad[1] else []
         kept_b = kept_b if ctx.needs_input_grad[0] else []
         ctx.n_a = len(kept_a)
-        is_gate = (
-            rebuild_a is not None
-            and n_a == 1
-            and rebuild_b is None
-            and all(ctx.needs_input_grad[:2])
-        )
-        ctx.kernels = kernels if is_gate and a.dtype == b.dtype else None
+        ctx.kernels = kernels if all(ctx.needs_input_grad[:2]) else None
         ctx.save_for_backward(*kept_a, *kept_b)
 
     @staticmethod
@@ -95,18 +89,21 @@ def product(a: Tensor, b: Tensor, *, int8: bool = False, backend: type[Backend])
     rebuild_a, kept_a = _recipe(a, int8, backend)
     rebuild_b, kept_b = _recipe(b, int8, backend)
     kept = (*kept_a, *kept_b)
-    result: Tensor = _Product.apply(a, b, rebuild_a, rebuild_b, len(kept_a), backend, *kept)
+    is_gate = rebuild_a is not None and len(kept_a) == 1 and rebuild_b is None
+    kernels = backend if is_gate and a.dtype == b.dtype else None
+    result: Tensor = _Product.apply(a, b, rebuild_a, rebuild_b, len(kept_a), kernels, *kept)
     if not result.requires_grad:
         # Nothing of the factors is kept by this node: a recipe would cost, not save.
         return result
     # Only here may a factor stand for itself: the node above must not get it twice.
     kept_a = kept_a if rebuild_a else (a,)
     kept_b = kept_b if rebuild_b else (b,)
-    if rebuild_a is not None and rebuild_b is None and len(kept_a) == 1:
-        return attach(
-            result, partial(_rebuild_gated, rebuild_a, backend), *kept_a, *kept_b, compiled=int8
-        )
-    rebuild = partial(_rebuild_product, rebuild_a or identity, rebuild_b or identity, len(kept_a))
+    rebuild_a, rebuild_b = rebuild_a or identity, rebuild_b or identity
+    rebuild = (
+        partial(_rebuild_gated, rebuild_a, backend)
+        if is_gate
+        else partial(_rebuild_product, rebuild_a, rebuild_b, len(kept_a))
+    )
     return attach(result, rebuild, *kept_a, *kept_b, compiled=int8)
 
 

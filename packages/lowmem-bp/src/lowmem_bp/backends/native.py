@@ -8,7 +8,7 @@ as well, call by call.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from ctypes import POINTER, c_double, c_float, c_int, c_size_t, c_void_p
 from typing import Any
 
@@ -17,13 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.concrete import is_concrete
-from lowmem_bp.backends.torch import TorchBackend
+from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, takes
 from lowmem_bp.errors import BackendError
 
-_INTERFACE = 1
+_INTERFACE = 2
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-_NARROW = (torch.float32, torch.bfloat16, torch.float16)
 #: The order is that of ``enum gate``.
 _GATES: dict[Any, int] = {F.silu: 0, F.gelu: 1, gelu_tanh: 2}
 
@@ -41,7 +39,7 @@ _SIGNATURES = {
         *(c_void_p, c_void_p, c_void_p, c_int, c_int, c_void_p, c_void_p, c_size_t, c_int),
     ),
     "normalize": (
-        *(c_void_p, c_int, c_float, c_int, c_void_p, c_int, c_void_p),
+        *(c_void_p, c_int, c_float, c_void_p, c_int, c_void_p),
         *(c_size_t, c_size_t, c_void_p, c_int),
     ),
     "affine": (
@@ -59,30 +57,33 @@ class NativeBackend:
     """See :class:`lowmem_bp.backends.Backend`."""
 
     @staticmethod
-    def pack(codes: Tensor, bits: int) -> Tensor:
+    @or_torch
+    def pack(codes: Tensor, bits: int) -> Tensor | None:
         """Pack small codes, lowest bits first."""
-        if codes.dtype != torch.uint8 or not _on_cpu(codes):
-            return TorchBackend.pack(codes, bits)
+        if not _takes(codes, dtypes=(torch.uint8,)):
+            return None
         codes = codes.contiguous()
         packed = codes.new_empty((codes.numel() * bits + 7) // 8)
         _call("pack", codes, packed, bits, codes.numel())
         return packed
 
     @staticmethod
-    def unpack(packed: Tensor, numel: int, bits: int) -> Tensor:
+    @or_torch
+    def unpack(packed: Tensor, numel: int, bits: int) -> Tensor | None:
         """Invert :meth:`pack`."""
-        if packed.dtype != torch.uint8 or not _on_cpu(packed):
-            return TorchBackend.unpack(packed, numel, bits)
+        if not _takes(packed, dtypes=(torch.uint8,)):
+            return None
         packed = packed.contiguous()
         codes = packed.new_empty(numel)
         _call("unpack", packed, codes, bits, numel)
         return codes
 
     @staticmethod
-    def pack_steps(x: Tensor, cuts: list[float], bits: int) -> Tensor:
+    @or_torch
+    def pack_steps(x: Tensor, cuts: list[float], bits: int) -> Tensor | None:
         """Count the cuts below each element and pack the counts."""
         if not _takes(x, dtypes=_DTYPES):
-            return TorchBackend.pack_steps(x, cuts, bits)
+            return None
         x = x.contiguous()
         packed = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
         table = (c_double * len(cuts))(*cuts)
@@ -101,10 +102,13 @@ class NativeBackend:
         return function(x), NativeBackend.pack_steps(x, cuts, bits)
 
     @staticmethod
-    def step_multiply(packed: Tensor, grad: Tensor, levels: list[float], bits: int) -> Tensor:
+    @or_torch
+    def step_multiply(
+        packed: Tensor, grad: Tensor, levels: list[float], bits: int
+    ) -> Tensor | None:
         """Multiply by the levels that the codes name."""
-        if packed.dtype != torch.uint8 or not _on_cpu(packed) or not _takes(grad, dtypes=_DTYPES):
-            return TorchBackend.step_multiply(packed, grad, levels, bits)
+        if not _takes(packed, dtypes=(torch.uint8,)) or not _takes(grad, dtypes=_DTYPES):
+            return None
         grad, packed = grad.contiguous(), packed.contiguous()
         out = torch.empty_like(grad)
         table = (c_double * len(levels))(*levels)
@@ -112,10 +116,11 @@ class NativeBackend:
         return out
 
     @staticmethod
-    def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    @or_torch
+    def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Round to 8 bits, one scale per group of 128."""
         if not _takes(x):
-            return TorchBackend.quantize_int8(x)
+            return None
         x = x.contiguous()
         columns = x.shape[-1]
         q = torch.empty_like(x, dtype=torch.int8)
@@ -124,37 +129,40 @@ class NativeBackend:
         return q, scale
 
     @staticmethod
-    def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor:
+    @or_torch
+    def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor | None:
         """Invert :meth:`quantize_int8` up to rounding."""
-        # Hooks on saved tensors may have changed what was kept.
-        kept = q.dtype == torch.int8 and scale.dtype == torch.bfloat16
-        if dtype not in _NARROW or not kept or not _on_cpu(q, scale):
-            return TorchBackend.dequantize_int8(q, scale, dtype=dtype)
+        # Hooks on saved tensors may have changed the dtype of what was kept.
+        kept = _takes(q, dtypes=(torch.int8,)) and _takes(scale, dtypes=(torch.bfloat16,))
+        if dtype not in NARROW or not kept:
+            return None
         q, scale = q.contiguous(), scale.contiguous()
         out = torch.empty_like(q, dtype=dtype)
         _call("dequantize", q, scale, out, _DTYPES[dtype], *_rows(q, q.shape[-1]))
         return out
 
     @staticmethod
-    def gated(gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    @or_torch
+    def gated(gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor | None:
         """Multiply ``up`` with the activation of ``gate`` in one pass."""
         kind = _GATES.get(function)
         if kind is None or gate.dtype != up.dtype or not _takes(gate, up):
-            return TorchBackend.gated(gate, up, function)
+            return None
         gate, up = gate.contiguous(), up.contiguous()
         z = torch.empty_like(gate)
         _call("gated", gate, up, _DTYPES[gate.dtype], kind, z, gate.numel())
         return z
 
     @staticmethod
+    @or_torch
     def gated_backward(
         grad: Tensor, gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor] | None:
         """Return the gradients of both factors in one pass."""
         kind = _GATES.get(function)
         one_dtype = grad.dtype == gate.dtype == up.dtype
         if kind is None or not one_dtype or not _takes(grad, gate, up):
-            return TorchBackend.gated_backward(grad, gate, up, function)
+            return None
         grad, gate, up = grad.contiguous(), gate.contiguous(), up.contiguous()
         grad_a, grad_u = torch.empty_like(gate), torch.empty_like(gate)
         dtype = _DTYPES[gate.dtype]
@@ -162,24 +170,26 @@ class NativeBackend:
         return grad_a, grad_u
 
     @staticmethod
+    @or_torch
     def normalize(
         x: Tensor, *, centred: bool, n_dims: int, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor] | None:
         """Normalise rows; a row is read once and its moments are taken while it is near.
 
         RMSNorm is left to torch: models write it out, and its result is theirs, bit by bit.
         """
         columns = _columns(x, n_dims)
-        if not centred or dtype not in _NARROW or not columns or not _takes(x):
-            return TorchBackend.normalize(x, centred=centred, n_dims=n_dims, eps=eps, dtype=dtype)
+        if not centred or dtype not in NARROW or not columns or not _takes(x):
+            return None
         x = x.contiguous()
         z = torch.empty_like(x, dtype=dtype)
         r = torch.empty(*x.shape[: x.dim() - n_dims], *[1] * n_dims, dtype=torch.float32)
-        args = (x, _DTYPES[x.dtype], eps, centred, z, _DTYPES[dtype], r)
+        args = (x, _DTYPES[x.dtype], eps, z, _DTYPES[dtype], r)
         _call("normalize", *args, *_rows(x, columns), _scratch(columns))
         return z, r
 
     @staticmethod
+    @or_torch
     def affine(
         z: Tensor,
         weight: Tensor,
@@ -188,17 +198,12 @@ class NativeBackend:
         offset: float,
         round_first: torch.dtype | None,
         dtype: torch.dtype,
-    ) -> Tensor:
+    ) -> Tensor | None:
         """Scale and shift normalised rows in one pass."""
-        # Rounding before the product changes nothing where z has that dtype already; and a bias
-        # added to a rounded product is not what the kernel does.
-        rounds = round_first is not None and (round_first != z.dtype or bias is not None)
+        result = affine_dtype(z, weight, bias, round_first, dtype)
         parameters = (weight,) if bias is None else (weight, bias)
-        result = dtype if round_first is None else torch.promote_types(weight.dtype, round_first)
-        if rounds or result not in _NARROW or not weight.numel() or not _takes(z, *parameters):
-            return TorchBackend.affine(
-                z, weight, bias, offset=offset, round_first=round_first, dtype=dtype
-            )
+        if result not in NARROW or not weight.numel() or not _takes(z, *parameters):
+            return None
         z = z.contiguous()
         scale = _row(weight, offset if round_first is None else 0.0)
         shift = None if bias is None else _row(bias)
@@ -209,6 +214,7 @@ class NativeBackend:
         return y
 
     @staticmethod
+    @or_torch
     def norm_backward(
         z: Tensor,
         r: Tensor,
@@ -220,20 +226,13 @@ class NativeBackend:
         n_dims: int,
         dtype: torch.dtype,
         needs: tuple[bool, bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
         """Return the gradients of input, weight and bias in one pass over the rows."""
         columns = _columns(z, n_dims)
         parameters = () if weight is None else (weight,)
-        wrong = dtype not in _NARROW or r.dtype != torch.float32 or not columns
+        wrong = dtype not in NARROW or r.dtype != torch.float32 or not columns
         if wrong or not _takes(z, r, grad, *parameters):
-            return TorchBackend.norm_backward(
-                *(z, r, grad, weight),
-                offset=offset,
-                centred=centred,
-                n_dims=n_dims,
-                dtype=dtype,
-                needs=needs,
-            )
+            return None
         z, grad, r = z.contiguous(), grad.contiguous(), r.contiguous()
         scale = None if weight is None else _row(weight, offset)
         grad_x = torch.empty_like(z, dtype=dtype) if needs[0] else None
@@ -289,16 +288,8 @@ def _call(name: str, *args: Any) -> None:
     _FUNCTIONS[name](*values, torch.get_num_threads())
 
 
-def _on_cpu(*tensors: Tensor) -> bool:
-    """Whether memory of these tensors can be read: not of another device, traced or batched."""
-    return is_concrete(*tensors) and all(tensor.device.type == "cpu" for tensor in tensors)
-
-
-def _takes(*tensors: Tensor, dtypes: Any = _NARROW) -> bool:
-    # With gradients on, what is done here has to be differentiable itself.
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return False
-    return _on_cpu(*tensors) and all(tensor.dtype in dtypes for tensor in tensors)
+def _takes(*tensors: Tensor, dtypes: Container[torch.dtype] = NARROW) -> bool:
+    return takes(*tensors, kind="cpu", dtypes=dtypes)
 
 
 def _columns(x: Tensor, n_dims: int) -> int:

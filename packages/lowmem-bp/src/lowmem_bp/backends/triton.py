@@ -19,11 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.concrete import is_concrete
-from lowmem_bp.backends.torch import TorchBackend
+from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, takes
 from lowmem_bp.errors import BackendError
 
-_NARROW = (torch.float32, torch.bfloat16, torch.float16)
 _KINDS: dict[Any, str] = {F.silu: "silu", F.gelu: "gelu", gelu_tanh: "gelu_tanh"}
 
 # Sizes by rule of thumb: some 8 to 32 elements per thread.
@@ -38,20 +36,19 @@ _Result = TypeVar("_Result")
 def _or_torch(method: Callable[_Arguments, _Result | None]) -> Callable[_Arguments, _Result]:
     """Do in plain torch what ``method`` does not take, by returning None, or does not compile."""
     name = method.__name__
-    plain: Callable[_Arguments, _Result] = getattr(TorchBackend, name)
 
     @functools.wraps(method)
-    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        result = None
-        if name not in _BROKEN:
-            try:
-                result = method(*args, **kwargs)
-            except _KernelError as error:
-                _BROKEN.add(name)
-                _LOGGER.warning("kernel %s is not used, plain torch is: %s", name, error)
-        return plain(*args, **kwargs) if result is None else result
+    def attempt(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result | None:
+        if name in _BROKEN:
+            return None
+        try:
+            return method(*args, **kwargs)
+        except _KernelError as error:
+            _BROKEN.add(name)
+            _LOGGER.warning("kernel %s is not used, plain torch is: %s", name, error)
+            return None
 
-    return call
+    return or_torch(attempt)
 
 
 class TritonBackend:
@@ -137,7 +134,7 @@ class TritonBackend:
     @_or_torch
     def dequantize_int8(q: Tensor, scale: Tensor, *, dtype: torch.dtype) -> Tensor | None:
         """Invert :meth:`quantize_int8` up to rounding."""
-        if dtype not in _NARROW or not _takes(q, scale, dtypes=(torch.int8, torch.bfloat16)):
+        if dtype not in NARROW or not _takes(q, scale, dtypes=(torch.int8, torch.bfloat16)):
             return None
         q, scale = q.contiguous(), scale.contiguous()
         out = torch.empty_like(q, dtype=dtype)
@@ -178,7 +175,7 @@ class TritonBackend:
     ) -> tuple[Tensor, Tensor] | None:
         """Normalise rows; each is read once."""
         columns = x.shape[x.dim() - n_dims :].numel()
-        if dtype not in _NARROW or not _fits(columns) or not _takes(x):
+        if dtype not in NARROW or not _fits(columns) or not _takes(x):
             return None
         x = x.contiguous()
         z = torch.empty_like(x, dtype=dtype)
@@ -201,13 +198,10 @@ class TritonBackend:
         dtype: torch.dtype,
     ) -> Tensor | None:
         """Scale and shift normalised rows in one pass."""
-        # Rounding before the product changes nothing where z has that dtype already; and a bias
-        # added to a rounded product is not what the kernel does.
-        rounds = round_first is not None and (round_first != z.dtype or bias is not None)
-        result = dtype if round_first is None else torch.promote_types(weight.dtype, round_first)
+        result = affine_dtype(z, weight, bias, round_first, dtype)
         columns = weight.numel()
         parameters = (weight,) if bias is None else (weight, bias)
-        if rounds or result not in _NARROW or not _fits(columns) or not _takes(z, *parameters):
+        if result not in NARROW or not _fits(columns) or not _takes(z, *parameters):
             return None
         z, weight = z.contiguous(), weight.contiguous()
         bias = None if bias is None else bias.contiguous()
@@ -236,7 +230,7 @@ class TritonBackend:
         shape = z.shape[z.dim() - n_dims :]
         columns = shape.numel()
         parameters = () if weight is None else (weight,)
-        if dtype not in _NARROW or not _fits(columns) or not _takes(z, r, grad, *parameters):
+        if dtype not in NARROW or not _fits(columns) or not _takes(z, r, grad, *parameters):
             return None
         z, r, grad = z.contiguous(), r.contiguous(), grad.contiguous()
         weight = None if weight is None else weight.contiguous()
@@ -356,13 +350,5 @@ def _fits(columns: int) -> bool:
     return 0 < columns <= _LONGEST
 
 
-def _takes(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = _NARROW) -> bool:
-    # With gradients on, what is done here has to be differentiable itself.
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return False
-    device = tensors[0].device
-    return (
-        is_concrete(*tensors)
-        and device.type == ("cpu" if interpreted() else "cuda")
-        and all(tensor.device == device and tensor.dtype in dtypes for tensor in tensors)
-    )
+def _takes(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = NARROW) -> bool:
+    return takes(*tensors, kind="cpu" if interpreted() else "cuda", dtypes=dtypes)

@@ -467,14 +467,13 @@ MEAN(mean_of, a[j])
 MEAN(mean_square, (a[j] - shift) * (a[j] - shift))
 MEAN(mean_product, a[j] * b[j])
 
-/* z = (x - mean) r or x r, row by row; `row` is scratch for one. */
-static void ISA(normalize)(const void *x, enum dtype dtype, float eps, int centred, void *z,
-                           enum dtype z_dtype, float *r, size_t columns, float *row, size_t begin,
-                           size_t end) {
+/* z = (x - mean) r, row by row; `row` is scratch for one. */
+static void ISA(normalize)(const void *x, enum dtype dtype, float eps, void *z, enum dtype z_dtype,
+                           float *r, size_t columns, float *row, size_t begin, size_t end) {
     for (size_t k = begin; k < end; k++) {
         size_t i = k * columns;
         const float *values = ISA(load)(x, dtype, i, columns, row);
-        float mean = centred ? ISA(mean_of)(values, NULL, 0.0f, columns) : 0.0f;
+        float mean = ISA(mean_of)(values, NULL, 0.0f, columns);
         float scale = 1.0f / sqrtf(ISA(mean_square)(values, NULL, mean, columns) + eps);
         r[k] = scale;
         float *to = ISA(target)(z, z_dtype, i, row);

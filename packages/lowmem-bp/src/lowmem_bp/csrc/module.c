@@ -11,7 +11,7 @@
 #include "types.h"
 
 /* Raised with every change of a signature below, with backends/native.py. */
-enum { INTERFACE = 1 };
+enum { INTERFACE = 2 };
 
 extern const struct kernels kernels_portable;
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -116,10 +116,10 @@ static void gated_backward(const void *dz, const void *g, const void *u, int dty
 }
 
 /* Scratch is one row per thread, `rows` of norm_backward three. */
-static void normalize(const void *x, int dtype, float eps, int centred, void *z, int z_dtype,
-                      float *r, size_t rows, size_t columns, float *scratch, int threads) {
+static void normalize(const void *x, int dtype, float eps, void *z, int z_dtype, float *r,
+                      size_t rows, size_t columns, float *scratch, int threads) {
     SHARE(rows, rows_of(columns),
-          kernels->normalize(x, (enum dtype)dtype, eps, centred, z, (enum dtype)z_dtype, r, columns,
+          kernels->normalize(x, (enum dtype)dtype, eps, z, (enum dtype)z_dtype, r, columns,
                              scratch + part * columns, begin, end));
 }
 

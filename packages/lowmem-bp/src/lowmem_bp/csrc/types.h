@@ -37,8 +37,8 @@ struct kernels {
     void (*gated)(const void *, const void *, enum dtype, enum gate, void *, size_t, size_t);
     void (*gated_backward)(const void *, const void *, const void *, enum dtype, enum gate, void *,
                            void *, size_t, size_t);
-    void (*normalize)(const void *, enum dtype, float, int, void *, enum dtype, float *, size_t,
-                      float *, size_t, size_t);
+    void (*normalize)(const void *, enum dtype, float, void *, enum dtype, float *, size_t, float *,
+                      size_t, size_t);
     void (*affine)(const void *, enum dtype, const float *, const float *, void *, enum dtype,
                    size_t, float *, size_t, size_t);
     void (*norm_backward)(const void *, enum dtype, const float *, const void *, enum dtype,
