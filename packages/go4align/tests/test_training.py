@@ -17,7 +17,7 @@ from go4align import GO4Align
 
 WORKER = '''
 """One process of two: DDP on its half of each batch, against one process on the whole batch."""
-import json, sys
+import json, os, sys
 import torch, torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -64,7 +64,10 @@ dist.all_gather_object(everyone, found)
 if rank == 0:
     with open(sys.argv[1], "w") as file:
         json.dump(everyone, file)
-dist.destroy_process_group()
+dist.barrier()
+# Not by way of destructors: gloo's threads now and then outlive what they belong to, which ends
+# a process that has done its work with "terminate called without an active exception".
+os._exit(0)
 '''
 
 
