@@ -1,5 +1,6 @@
 """The kernels of every backend give what plain torch gives, and are chosen and refused in words."""
 
+import copy
 import importlib.util
 import logging
 import subprocess
@@ -8,10 +9,13 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+import lowmem_bp
 import lowmem_bp.functional as L
 from lowmem_bp import backends
 from lowmem_bp.activations import gelu_tanh
+from lowmem_bp.backends import native as native_module
 from lowmem_bp.backends.torch import TorchBackend
 from lowmem_bp.errors import BackendError
 from lowmem_bp.steps import PRESETS
@@ -221,6 +225,22 @@ def test_kernels_are_used_unless_another_backend_is_asked_for(monkeypatch):
     assert backends.resolve("auto", torch.device("cpu")) is backends.resolve("native")
     monkeypatch.setenv(backends.VARIABLE, "torch")
     assert backends.resolve() is TorchBackend
+
+
+@needs_native
+def test_a_converted_model_keeps_to_its_backend(monkeypatch):
+    monkeypatch.delenv(backends.VARIABLE, raising=False)
+    called, call = [], native_module._call
+    monkeypatch.setattr(
+        native_module, "_call", lambda name, *args: (called.append(name), call(name, *args))[1]
+    )
+    stock = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+    for backend, uses_kernels in (("auto", True), ("torch", False)):
+        model = copy.deepcopy(stock)
+        lowmem_bp.convert(model, mode="exact", backend=backend)
+        called.clear()
+        model(torch.randn(4, 16, requires_grad=True)).sum().backward()
+        assert bool(called) == uses_kernels, called
 
 
 def test_a_backend_for_another_device_is_refused(monkeypatch):

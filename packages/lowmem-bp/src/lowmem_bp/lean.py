@@ -42,6 +42,7 @@ class NormStyle:
         n_dims: Number of normalised dimensions.
         of_torch: One of torch's own classes, which autocast runs in fp32 on CUDA.
         emit_autocast_dtype: Under autocast the result has the autocast dtype.
+        backend: Name of the kernel backend.
     """
 
     centred: bool
@@ -51,6 +52,7 @@ class NormStyle:
     n_dims: int = 1
     of_torch: bool = False
     emit_autocast_dtype: bool = False
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class LeanNorm(Lean):
             offset=style.offset,
             round_first=style.round_first,
             dtype=_norm_dtype(x, style),
+            backend=style.backend,
         )
 
 

@@ -82,7 +82,7 @@ def convert(
         everywhere: In mode ``"2bit"``: use codes also where exact recomputation keeps less, for
             comparisons.
         check: False skips the comparison.
-        backend: ``"auto"`` or ``"torch"``; see :mod:`lowmem_bp.backends`.
+        backend: ``"auto"`` or the name of one; see :mod:`lowmem_bp.backends`.
 
     Returns:
         A :class:`ConversionReport`; print it.

@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -184,7 +184,8 @@ class Planner:
         return makers[kind](name, module)
 
     def _norm(self, name: str, module: nn.Module) -> Site:
-        return Site(name, module, "norm", SHARED, LeanNorm, norm_style(module))
+        style = replace(norm_style(module), backend=self.backend)
+        return Site(name, module, "norm", SHARED, LeanNorm, style)
 
     def _linear(self, name: str, module: nn.Module) -> Site:
         cls = type(module)
