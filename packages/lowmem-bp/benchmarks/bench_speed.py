@@ -1,9 +1,9 @@
 """Forward and backward of 2-bit activations, and of whole blocks, against stock torch.
 
-    python bench_speed.py [--repeats 9]
+    python bench_speed.py [--repeats 15]
 
-Ratios are taken within a pair of neighbouring steps, so that the machine's drift hits both; given
-are their median and quartiles. On a machine without CUDA nothing is said of CUDA.
+Ratios are taken within a round of neighbouring steps, so that the machine's drift hits all; given
+are their median and its 95 % interval. On a machine without CUDA nothing is said of CUDA.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,6 @@ ACTIVATIONS: tuple[tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Ten
     ("gelu", F.gelu, L.regelu2),
     ("silu", F.silu, L.resilu2),
 )
-MODES = ("exact", "2bit", "paper", "int8")
-
-
-def quartiles(ratios: list[float]) -> dict[str, float]:
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return {"median": middle, "low": low, "high": high}
 
 
 def step(function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> float:
@@ -59,7 +53,7 @@ def elementwise(repeats: int, threads: int) -> list[dict[str, Any]]:
                 "dtype": str(dtype).removeprefix("torch."),
                 "threads": threads,
                 "stock_ms": 1000 * statistics.median(pair[0] for pair in pairs),
-                "ratio": quartiles([pair[1] / pair[0] for pair in pairs]),
+                "ratio": asdict(bench.spread([pair[1] / pair[0] for pair in pairs])),
             }
             rows.append(row)
             print(row, flush=True)
@@ -69,29 +63,15 @@ def elementwise(repeats: int, threads: int) -> list[dict[str, Any]]:
 def blocks(repeats: int, threads: int) -> list[dict[str, Any]]:
     rows = []
     for case in bench.CASES:
-        sized = replace(case, batch=8, length=197)
-        x, models = sized.input(), bench.models(sized, MODES)
-
-        def once(model: torch.nn.Module, case: bench.Case = sized, x: Tensor = x) -> float:
-            fresh = x.detach().requires_grad_()
-            start = time.perf_counter()
-            with case.autocast():
-                y = model(fresh)
-            y.backward(torch.ones_like(y))
-            return time.perf_counter() - start
-
-        seconds: dict[str, list[float]] = {name: [] for name in models}
-        for _ in range(repeats + 1):
-            for name, model in models.items():
-                seconds[name].append(once(model))
-        for name in MODES:
-            pairs = zip(seconds[name][1:], seconds["stock"][1:], strict=True)
+        stock, *modes = bench.measure(replace(case, batch=8), bench.MODES, repeats=repeats)
+        stock_ms = 1000 * statistics.median(map(sum, stock.seconds))
+        for mode in modes:
             row = {
                 "block": case.title,
-                "mode": name,
+                "mode": mode.competitor,
                 "threads": threads,
-                "stock_ms": 1000 * statistics.median(seconds["stock"][1:]),
-                "ratio": quartiles([ours / stock for ours, stock in pairs]),
+                "stock_ms": stock_ms,
+                "ratio": asdict(mode.time_ratio),
             }
             rows.append(row)
             print(row, flush=True)
@@ -103,13 +83,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {"elementwise": [], "blocks": []}
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found["elementwise"] += elementwise(options.repeats, threads)
-        found["blocks"] += blocks(options.repeats, threads)
+    found: dict[str, list[dict[str, Any]]] = {}
+    # One kind after the other: blocks leave an allocator that large tensors get along with better.
+    for name, measure in (("elementwise", elementwise), ("blocks", blocks)):
+        found[name] = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found[name] += measure(options.repeats, threads)
     results = {**found, "backend": resolve().__name__, "cuda": "not measured"}
-    settings = {"repeats": options.repeats, "shape": list(SHAPE), "batch": 8, "length": 197}
+    settings = {
+        "repeats": options.repeats,
+        "shape": list(SHAPE),
+        "batch": 8,
+        "length": bench.CASES[0].length,
+    }
     RunFolder(options.out, overwrite=True).write_summary(results, settings=settings, seed=0)
 
 
