@@ -96,6 +96,7 @@ def main() -> None:
         "shape": list(SHAPE),
         "batch": 8,
         "length": bench.CASES[0].length,
+        "spread": "95 % interval",
     }
     RunFolder(options.out, overwrite=True).write_summary(results, settings=settings, seed=0)
 

@@ -99,7 +99,7 @@ def elementwise_speed() -> str:
     shape = " × ".join(map(str, run["settings"]["shape"]))
     note = (
         f"Forward and backward of {shape}; {run['settings']['repeats']} pairs of steps, median "
-        f"and quartiles of the ratio. {machine(run)}"
+        f"and {run['settings'].get('spread', 'quartiles')} of the ratio. {machine(run)}"
     )
     return f"{markdown(['2-bit activation', 'torch, ms', 'ratio'], rows)}\n\n{note}"
 
@@ -118,7 +118,7 @@ def block_speed() -> str:
     size = run["settings"]
     note = (
         f"Forward and backward, batch {size['batch']}, {size['length']} tokens, width 768; median "
-        f"and quartiles of {size['repeats']} ratios to stock. {machine(run)}"
+        f"and {size.get('spread', 'quartiles')} of {size['repeats']} ratios to stock. {machine(run)}"
     )
     table = markdown(["block", *(f"`{mode}`" for mode in MODES)], rows)
     return f"{table}\n\n{note}"
