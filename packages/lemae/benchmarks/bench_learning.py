@@ -52,6 +52,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "rnd": {**AIDS, "method": "rnd"},
     "her": {**AIDS, "method": "her"},
     "dense": {**AIDS, "method": "dense"},
+    # Exploring by what the policy itself does, so that a bonus has its say from the start.
+    **{
+        f"{method}-on-policy": {**AIDS, "method": method, "sticky": None, "explore": "off"}
+        for method in ("plain", "count", "rnd", "her")
+    },
     # Another learner.
     "qmix-lemae": {**STICKY, "method": "lemae", "rule": "leaf"},
     "qmix-plain": {**STICKY, "method": "plain"},
@@ -84,7 +89,8 @@ def case(task: str, steps: int, options: dict | None = None, **more: Any) -> Cas
 
 
 MAIN = ("lemae", "lemae-published", "plain")
-ALL = tuple(name for name in ROWS if name != "dense")  # which grids have none of
+ON_POLICY = tuple(name for name in ROWS if name.endswith("-on-policy"))
+ALL = tuple(name for name in ROWS if name not in ("dense", *ON_POLICY))  # grids have no dense reward
 SINGLE: dict[str, Any] = {"seeds": (0, 1, 2)}  # as many as the paper has
 #: In battles, which are random themselves, the aids of the grids are in the way: these are what the
 #: dense reward alone was seen to learn with (2s3z, seed 0).
@@ -101,6 +107,7 @@ BATTLE: dict[str, Any] = {
 CASES = {
     "pass": case("pass", 500_000, rows=ALL),
     "large-pass": case("large-pass", 1_000_000, rows=ALL),
+    "pass-on-policy": case("pass", 500_000, rows=ON_POLICY),
     "secret-room": case("secret-room", 500_000, rows=MAIN),
     "push-box": case("push-box", 500_000, rows=MAIN),
     "pass-70": case("pass", 1_000_000, {"size": 70}),
