@@ -90,7 +90,8 @@ def case(task: str, steps: int, options: dict | None = None, **more: Any) -> Cas
 
 MAIN = ("lemae", "lemae-published", "plain")
 ON_POLICY = tuple(name for name in ROWS if name.endswith("-on-policy"))
-ALL = tuple(name for name in ROWS if name not in ("dense", *ON_POLICY))  # grids have no dense reward
+#: Grids have no dense reward.
+ALL = tuple(name for name in ROWS if name not in ("dense", *ON_POLICY))
 SINGLE: dict[str, Any] = {"seeds": (0, 1, 2)}  # as many as the paper has
 #: In battles, which are random themselves, the aids of the grids are in the way: these are what the
 #: dense reward alone was seen to learn with (2s3z, seed 0).
