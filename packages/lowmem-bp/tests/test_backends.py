@@ -17,7 +17,7 @@ from lowmem_bp import backends
 from lowmem_bp.activations import gelu_tanh
 from lowmem_bp.backends import native as native_module
 from lowmem_bp.backends.torch import TorchBackend
-from lowmem_bp.errors import BackendError
+from lowmem_bp.errors import BackendError, ConfigError
 from lowmem_bp.steps import PRESETS
 
 HAS_NATIVE = importlib.util.find_spec("lowmem_bp._native") is not None
@@ -227,13 +227,39 @@ def test_kernels_are_used_unless_another_backend_is_asked_for(monkeypatch):
     assert backends.resolve() is TorchBackend
 
 
-@needs_native
-def test_a_converted_model_keeps_to_its_backend(monkeypatch):
+@pytest.fixture
+def called(monkeypatch):
+    """Names of the native kernels that were called, in order."""
     monkeypatch.delenv(backends.VARIABLE, raising=False)
-    called, call = [], native_module._call
+    names, call = [], native_module._call
     monkeypatch.setattr(
-        native_module, "_call", lambda name, *args: (called.append(name), call(name, *args))[1]
+        native_module, "_call", lambda name, *args: (names.append(name), call(name, *args))[1]
     )
+    return names
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_norms_use_the_backend_that_is_named(called, kind):
+    x, weight = torch.randn(6, 16), torch.randn(16)
+    pairs = [(torch.randn(3, 16), None), (torch.randn(5, 16), torch.randn(5))]
+
+    def gradient(backend):
+        called.clear()
+        leaf = x.clone().requires_grad_()
+        outs = L.norm_linear(leaf, weight, None, pairs, kind=kind, backend=backend)
+        return torch.autograd.grad(sum(out.square().sum() for out in outs), leaf)[0]
+
+    expected = gradient("torch")
+    assert not called
+    assert_within(gradient("native"), expected)
+    assert called
+    with pytest.raises(ConfigError, match="'natve'"):
+        gradient("natve")
+
+
+@needs_native
+def test_a_converted_model_keeps_to_its_backend(called):
     stock = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
     for backend, uses_kernels in (("auto", True), ("torch", False)):
         model = copy.deepcopy(stock)
@@ -256,7 +282,7 @@ logging.basicConfig(format="%(name)s %(message)s")
 {spoil}
 import torch, lowmem_bp
 from lowmem_bp import backends, functional
-from lowmem_bp.errors import BackendError
+from lowmem_bp.errors import BackendError, ConfigError
 x = torch.randn(40, requires_grad=True)
 for _ in range(3):
     functional.regelu2(x).sum().backward()

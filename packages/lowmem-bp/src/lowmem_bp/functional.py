@@ -177,6 +177,8 @@ def ms_layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    *,
+    backend: str = "auto",
 ) -> Tensor:
     """LayerNorm that keeps its normalised output and one number per row, not its input.
 
@@ -186,6 +188,7 @@ def ms_layer_norm(
         weight: ``normalized_shape`` or None.
         bias: ``normalized_shape`` or None.
         eps: Added to the variance.
+        backend: Kernel backend.
 
     Returns:
         Tensor like ``x``, equal to :func:`torch.nn.functional.layer_norm` up to rounding.
@@ -199,7 +202,7 @@ def ms_layer_norm(
     n_dims = _check_rows(x, normalized_shape, weight, bias)
     if bias is not None and weight is None:
         weight = torch.ones_like(bias)
-    return _norm(x, weight, bias, centred=True, n_dims=n_dims, eps=eps)
+    return _norm(x, weight, bias, centred=True, n_dims=n_dims, eps=eps, backend=backend)
 
 
 def ms_rms_norm(
@@ -207,6 +210,8 @@ def ms_rms_norm(
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     eps: float | None = None,
+    *,
+    backend: str = "auto",
 ) -> Tensor:
     """RMSNorm that keeps its normalised output and one number per row, not its input.
 
@@ -216,12 +221,13 @@ def ms_rms_norm(
         weight: ``normalized_shape`` or None.
         eps: Added to the mean square; None means the epsilon of the dtype the arithmetic is done
             in, as in torch: that of fp32 for fp16 and bf16 input.
+        backend: Kernel backend.
 
     Returns:
         Tensor like ``x``, equal to :func:`torch.nn.functional.rms_norm` up to rounding.
     """
     n_dims = _check_rows(x, normalized_shape, weight)
-    return _norm(x, weight, None, centred=False, n_dims=n_dims, eps=eps)
+    return _norm(x, weight, None, centred=False, n_dims=n_dims, eps=eps, backend=backend)
 
 
 # --- fused forms ---------------------------------------------------------------------------------
@@ -235,6 +241,7 @@ def norm_linear(
     *,
     kind: Literal["layer", "rms"] = "layer",
     eps: float = 1e-5,
+    backend: str = "auto",
 ) -> tuple[Tensor, ...]:
     """Normalise the last dimension of ``x``, then apply several linear layers to the result.
 
@@ -248,14 +255,15 @@ def norm_linear(
         linears: Pairs ``(weight (out, features), bias (out,) or None)``.
         kind: ``"layer"`` or ``"rms"``.
         eps: Of the norm.
+        backend: Kernel backend.
 
     Returns:
         One tensor ``(..., out)`` per pair.
     """
     if kind == "layer":
-        y = ms_layer_norm(x, x.shape[-1:], weight, bias, eps)
+        y = ms_layer_norm(x, x.shape[-1:], weight, bias, eps, backend=backend)
     elif kind == "rms" and bias is None:
-        y = ms_rms_norm(x, x.shape[-1:], weight, eps)
+        y = ms_rms_norm(x, x.shape[-1:], weight, eps, backend=backend)
     else:
         raise ConfigError(
             f"kind={kind!r} with bias {'given' if bias is not None else 'None'}: expected 'layer', "
