@@ -280,6 +280,13 @@ def bench(session: nox.Session) -> None:
         session.run("python", str(script.relative_to(ROOT)), env=OFFLINE)
 
 
+@nox.session
+def tables(session: nox.Session) -> None:
+    """Write the tables of README and documentation from the result files; -- --check compares."""
+    install(session, *editable("report"))
+    session.run("python", "docs/tables", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def vendor(session: nox.Session) -> None:
     """Write the copies of the vendored folders; tests/test_vendored.py compares them."""

@@ -1,23 +1,15 @@
-"""Write the tables and the picture of the documentation from the result files.
-
-python tables.py            # rewrite them
-python tables.py --check    # exit 1 if a table is out of date
-"""
+"""The tables of lemae."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import statistics
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-ROOT = HERE.parents[2]
-PAGES = (ROOT / "docs/lemae/benchmarks.md",)
+from . import common
+from .common import machine, markdown
+
+PAGES = ("docs/lemae/benchmarks.md",)
 
 #: Thousand steps to the first success, LEMAE and CMAE: arXiv 2410.02511, table 9.
 PAPER = {
@@ -37,22 +29,7 @@ ROOMS = ("secret-room-1", "secret-room-2", "secret-room-3", "secret-room")
 BATTLES = ("smax-2s3z", "smax-5m_vs_6m", "smax-3s_vs_5z", "smax-smacv2_5_units")
 SIZES = {30: "pass", 50: "large-pass", 70: "pass-70", 100: "pass-100"}
 
-
-def load(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
-
-
-def machine(run: dict[str, Any]) -> str:
-    device, versions = run["device"], run["versions"]
-    return (
-        f"Measured on {device['cores']} {device['machine']} cores, 1 thread per process, torch "
-        f"{versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
-    )
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+load = partial(common.load, "lemae")
 
 
 def rows_of(case: str) -> dict[str, Any]:
@@ -221,64 +198,6 @@ TABLES = {
 }
 
 
-def filled(text: str) -> str:
-    """Return a page with every marked table written anew."""
-
-    def replaced(match: re.Match[str]) -> str:
-        name = match[1]
-        made = TABLES[name]() if name in TABLES else case_table(name)
-        return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
-
-
-def draw(path: Path) -> None:
-    """Steps to the first success over the size of the map, every seed a dot."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for label, name, color, shift in (
-        ("lemae", "with key states", "#0a7d5a", 0.985),
-        ("plain", "without, same aids", "#b0413e", 1.015),
-    ):
-        middles = []
-        for size, case in SIZES.items():
-            row = rows_of(case)[label]
-            middles.append(row["median_first_success"])
-            for run in row["runs"]:
-                found = run["first_success_step"] is not None
-                steps = (run["first_success_step"] or run["steps"]) / 1000
-                face = color if found else "none"
-                axes.plot(size * shift, steps, "o", ms=5, mec=color, mfc=face, alpha=0.7)
-        axes.plot([size * shift for size in SIZES], middles, color=color, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="cells per side of the map")
-    axes.set_ylabel("thousand steps to the first success")
-    axes.set_xticks(list(SIZES), [str(size) for size in SIZES])
-    axes.set_yticks([10, 100, 1000], ["10", "100", "1000"])
-    axes.minorticks_off()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="median; open: no success within the steps")
-    figure.savefig(path, dpi=130)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, report what is old")
-    options = parser.parse_args()
-    old = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        new = filled(text)
-        if new != text:
-            old.append(page.relative_to(ROOT))
-            if not options.check:
-                page.write_text(new, encoding="utf-8")
-    if options.check:
-        if old:
-            sys.exit(f"out of date, run benchmarks/tables.py: {', '.join(map(str, old))}")
-        return
-    draw(ROOT / "docs/lemae/pictures/sizes.png")
-
-
-if __name__ == "__main__":
-    main()
+def table(name: str) -> str:
+    """The table of that name; one without a function of its own is that of a task."""
+    return TABLES[name]() if name in TABLES else case_table(name)

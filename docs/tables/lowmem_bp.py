@@ -1,20 +1,14 @@
-"""Write the tables of the documentation from the result files.
-
-python tables.py            # rewrite the tables
-python tables.py --check    # exit 1 if one is out of date
-"""
+"""The tables of lowmem-bp."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-import sys
-from pathlib import Path
+from functools import partial
+from typing import Any
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-PAGES = (ROOT / "docs/lowmem-bp/benchmarks.md", HERE.parent / "README.md")
+from . import common
+from .common import markdown
+
+PAGES = ("docs/lowmem-bp/benchmarks.md", "packages/lowmem-bp/README.md")
 TITLES = {
     "vit fp32 full": "ViT, fp32, full tuning",
     "vit amp full": "ViT, bf16 autocast, full tuning",
@@ -26,27 +20,15 @@ TITLES = {
 }
 MODES = ("paper", "exact", "int8", "2bit")
 
-
-def load(name: str) -> dict:
-    return json.loads((HERE / "results" / name / "summary.json").read_text())
-
-
-def measured(name: str) -> bool:
-    return (HERE / "results" / name / "summary.json").exists()
+load = partial(common.load, "lowmem-bp")
+measured = partial(common.measured, "lowmem-bp")
 
 
-def machine(run: dict) -> str:
-    device, versions = run["device"], run["versions"]
+def machine(run: dict[str, Any]) -> str:
+    """As elsewhere, with the threads that were used, or the name of a GPU."""
+    device = run["device"]
     where = f"{device['cores']} {device['machine']} cores, {device['threads']} threads"
-    return (
-        f"Measured on {device.get('name', where)}, "
-        f"torch {versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
-    )
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return common.machine(run, device.get("name", where))
 
 
 def ratios() -> str:
@@ -118,7 +100,8 @@ def block_speed() -> str:
     size = run["settings"]
     note = (
         f"Forward and backward, batch {size['batch']}, {size['length']} tokens, width 768; median "
-        f"and {size.get('spread', 'quartiles')} of {size['repeats']} ratios to stock. {machine(run)}"
+        f"and {size.get('spread', 'quartiles')} of {size['repeats']} ratios to stock. "
+        f"{machine(run)}"
     )
     table = markdown(["block", *(f"`{mode}`" for mode in MODES)], rows)
     return f"{table}\n\n{note}"
@@ -178,6 +161,26 @@ def comparison() -> str:
         f"{size['features']}. {machine(run)}"
     )
     return f"{markdown(head, rows)}\n\n{note}"
+
+
+#: Blocks of the short table and of the picture on the front page.
+FRONT = {"vit bf16 full": "ViT block", "llama-hf bf16 full": "Llama block"}
+
+
+def front() -> str:
+    """The front page's choice: two blocks, all of them trained in bf16."""
+    run = load("comparison")
+    found = {(m["case"], m["competitor"]): m for m in run["results"]["measurements"]}
+    names = [name for case, name in found if case == next(iter(FRONT)) and name != "stock"]
+    rows = []
+    for name in names:
+        chosen = [found[case, name] for case in FRONT]
+        if not any(m["not_run"] for m in chosen):
+            cells = [f"{m['ratio']:.2f}, {_ratio(m['time_ratio'])}" for m in chosen]
+            rows.append([f"`{name}`", *cells, f"{max(m['gradient_error'] for m in chosen):.0e}"])
+    head = ["relative to stock torch", *(f"{name}: held, time" for name in FRONT.values())]
+    note = f"Median of {run['settings']['repeats']} rounds and its 95 % interval. {machine(run)}"
+    return f"{markdown([*head, 'gradient error, at most'], rows)}\n\n{note}"
 
 
 def _compared(m: dict) -> list[str]:
@@ -251,6 +254,7 @@ def gpu_kernels() -> str:
 
 TABLES = {
     "comparison": comparison,
+    "front": front,
     "gpu_blocks": gpu_blocks,
     "gpu_training": gpu_training,
     "gpu_kernels": gpu_kernels,
@@ -262,30 +266,6 @@ TABLES = {
 }
 
 
-def filled(text: str) -> str:
-    """Return a page with every marked table written anew."""
-
-    def table(match: re.Match) -> str:
-        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, report what is old")
-    options = parser.parse_args()
-    old = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        new = filled(text)
-        if new != text:
-            old.append(page.relative_to(ROOT))
-            if not options.check:
-                page.write_text(new, encoding="utf-8")
-    if options.check and old:
-        sys.exit(f"out of date, run benchmarks/tables.py: {', '.join(map(str, old))}")
-
-
-if __name__ == "__main__":
-    main()
+def table(name: str) -> str:
+    """The table of that name."""
+    return TABLES[name]()

@@ -1,40 +1,17 @@
-"""Write the tables of the documentation from the result files.
-
-python tables.py            # rewrite the tables
-python tables.py --check    # exit 1 if one is out of date
-"""
+"""The tables of lare."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-ROOT = HERE.parents[2]
-PAGES = (ROOT / "docs/lare/benchmarks.md",)
+from . import common
+from .common import machine, markdown
 
+PAGES = ("docs/lare/benchmarks.md",)
 
-def load(name: str) -> dict:
-    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
-
-
-def machine(run: dict) -> str:
-    device, versions = run["device"], run["versions"]
-    return (
-        f"Measured on {device['cores']} {device['machine']} cores, 1 thread per process, torch "
-        f"{versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
-    )
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+load = partial(common.load, "lare")
 
 
 def interval(summary: dict, digits: int = 0) -> str:
@@ -135,32 +112,6 @@ def mpe() -> str:
 TABLES = {"decomposition": decomposition, "speed": speed, "mpe": mpe}
 
 
-def filled(text: str) -> str:
-    """Return a page with every marked table written anew."""
-
-    def replaced(match: re.Match) -> str:
-        name = match[1]
-        made = TABLES[name]() if name in TABLES else learning(name)
-        return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: ([\w.-]+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, report what is old")
-    options = parser.parse_args()
-    old = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        new = filled(text)
-        if new != text:
-            old.append(page.relative_to(ROOT))
-            if not options.check:
-                page.write_text(new, encoding="utf-8")
-    if options.check and old:
-        sys.exit(f"out of date, run benchmarks/tables.py: {', '.join(map(str, old))}")
-
-
-if __name__ == "__main__":
-    main()
+def table(name: str) -> str:
+    """The table of that name; one without a function of its own is that of a learning benchmark."""
+    return TABLES[name]() if name in TABLES else learning(name)

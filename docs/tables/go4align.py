@@ -1,46 +1,23 @@
-"""Write the tables of the documentation from the result files.
-
-python tables.py            # rewrite the tables
-python tables.py --check    # exit 1 if one is out of date
-"""
+"""The tables of go4align."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-import sys
-from pathlib import Path
+from functools import partial
 
-from go4align.report import table
+from go4align import report
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-ROOT = HERE.parents[2]
+from . import common
+from .common import machine, markdown
+
 PAGES = (
-    ROOT / "docs/go4align/benchmarks.md",
-    ROOT / "docs/go4align/method.md",
-    HERE.parent / "README.md",
+    "docs/go4align/benchmarks.md",
+    "docs/go4align/method.md",
+    "packages/go4align/README.md",
 )
 #: Rows of the short table in the README.
 SHORT = ("go4align-auto", "go4align", "go4align-published", "uw", "si", "famo", "dwa", "rlw", "ls")
 
-
-def load(name: str) -> dict:
-    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
-
-
-def machine(run: dict) -> str:
-    device, versions = run["device"], run["versions"]
-    return (
-        f"Measured on {device['cores']} {device['machine']} cores, 1 thread per process, torch "
-        f"{versions['torch']}, Python {versions['python']}, {run['finished'][:10]}."
-    )
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+load = partial(common.load, "go4align")
 
 
 def interval(summary) -> str:
@@ -50,7 +27,7 @@ def interval(summary) -> str:
 def quality(name: str) -> str:
     """Every method on one benchmark with one optimizer."""
     run = load(name)
-    rows = table(run["runs"])
+    rows = report.table(run["runs"])
     lines = []
     for row in rows:
         chosen = run["chosen"].get(row.method, {})
@@ -80,8 +57,10 @@ def quality(name: str) -> str:
 
 def short() -> str:
     """What the README shows: methods that need the losses alone."""
-    columns = [name for name in ("molecules-adam", "multimnist-adam") if (RESULTS / name).is_dir()]
-    rows = {name: {row.method: row for row in table(load(name)["runs"])} for name in columns}
+    columns = [
+        name for name in ("molecules-adam", "multimnist-adam") if common.measured("go4align", name)
+    ]
+    rows = {name: {row.method: row for row in report.table(load(name)["runs"])} for name in columns}
     labels = [label for label in SHORT if all(label in rows[name] for name in columns)]
     lines = [
         [label, *(interval(rows[name][label].delta_m) for name in columns)] for label in labels
@@ -142,32 +121,6 @@ def toy() -> str:
 TABLES = {"short": short, "steps": steps, "toy": toy}
 
 
-def filled(text: str) -> str:
-    """Return a page with every marked table written anew."""
-
-    def replaced(match: re.Match) -> str:
-        name = match[1]
-        made = TABLES[name]() if name in TABLES else quality(name)
-        return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, report what is old")
-    options = parser.parse_args()
-    old = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        new = filled(text)
-        if new != text:
-            old.append(page.relative_to(ROOT))
-            if not options.check:
-                page.write_text(new, encoding="utf-8")
-    if options.check and old:
-        sys.exit(f"out of date, run benchmarks/tables.py: {', '.join(map(str, old))}")
-
-
-if __name__ == "__main__":
-    main()
+def table(name: str) -> str:
+    """The table of that name; one without a function of its own is that of a benchmark."""
+    return TABLES[name]() if name in TABLES else quality(name)
