@@ -59,7 +59,7 @@ class Settings:
     """One run.
 
     ``alpha``, ``beta``, ``eps_high`` and ``memory`` are the published ones of the task if they are
-    None, or those of the nearest task that has any.
+    None, or those of the nearest task that has any; ``eps_high`` is 1 for methods without a memory.
 
     Attributes:
         task: a grid task of :func:`lemae.envs.names`, ``smax-`` and a scenario of SMAX, or
@@ -283,6 +283,9 @@ class Settings:
     def _usual_choices(self) -> Choices:
         task = _PUBLISHED.get(self.task, _BATTLE if self.task.startswith("smax-") else Choices())
         without: Exploration = "off" if self.sticky is None else "constant"
+        if self.method != "lemae":
+            # Published for a team that is led by a memory: without one it is how long it searches.
+            task = replace(task, eps_high=Choices.eps_high)
         return replace(
             task,
             eps_low=0.0 if self.algo in ("ippo", "cmae") else 0.05,
