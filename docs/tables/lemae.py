@@ -36,22 +36,33 @@ def rows_of(case: str) -> dict[str, Any]:
     return load(f"learning-{case}")["results"]["rows"]
 
 
+def succeeded(row: dict[str, Any]) -> int:
+    """Runs with a success in training, be it a single one."""
+    return sum(run["first_success_step"] is not None for run in row["runs"])
+
+
+def won(row: dict[str, Any]) -> int:
+    """Runs whose final policy wins at least 90 of 100 episodes, its actions sampled."""
+    return sum(run["win_rate_sampled"] >= 0.9 for run in row["runs"])
+
+
 def first(row: dict[str, Any]) -> str:
     """Steps to the first success, in thousands; > where a run has none."""
     sign = "> " if is_bound(row) else ""
-    least = "≥ " if row["solved"] < len(row["runs"]) else ""
+    least = "≥ " if succeeded(row) < len(row["runs"]) else ""
     found = row["first_success"]
     interval = f"{found['iqm']:.0f} [{found['low']:.0f}, {found['high']:.0f}]"
     return f"{sign}{row['median_first_success']:.0f}, {least}{interval}"
 
 
 def is_bound(row: dict[str, Any]) -> bool:
-    """Whether most runs are unsolved, so that the median is a bound and no measurement."""
-    return 2 * row["solved"] < len(row["runs"])
+    """Whether most runs have no success, so that the median is a bound and no measurement."""
+    return 2 * succeeded(row) < len(row["runs"])
 
 
-def solved(row: dict[str, Any]) -> str:
-    return f"{row['solved']} of {len(row['runs'])}"
+def both(row: dict[str, Any]) -> tuple[str, str]:
+    """How many runs succeeded, and how many won."""
+    return f"{succeeded(row)} of {len(row['runs'])}", f"{won(row)} of {len(row['runs'])}"
 
 
 def wins(row: dict[str, Any], policy: str = "sampled") -> str:
@@ -64,7 +75,7 @@ def seconds(row: dict[str, Any]) -> str:
     return f"{statistics.median(run['seconds'] for run in row['runs']):.0f}"
 
 
-_COLUMNS = "first success: median, IQM [95 %]"
+_COLUMNS = ("first success: median, IQM [95 %]", "succeeded", "won")
 
 
 def main_table() -> str:
@@ -75,8 +86,8 @@ def main_table() -> str:
         for label, row in rows.items():
             if label in ("lemae", "lemae-published", "plain"):
                 paper = {"lemae-published": lemae, "plain": f"CMAE {cmae}"}.get(label, "")
-                lines.append([f"{case}: {label}", first(row), solved(row), wins(row), paper])
-    head = ["task: method", _COLUMNS, "solved", "final win rate: mean (lowest)", "paper"]
+                lines.append([f"{case}: {label}", first(row), *both(row), wins(row), paper])
+    head = ["task: method", *_COLUMNS, "final win rate: mean (lowest)", "paper"]
     note = (
         "Thousand environment steps, 5 seeds; a run without a success counts with all its steps. "
         f"{machine(load('learning-pass'))}"
@@ -88,10 +99,10 @@ def case_table(case: str) -> str:
     """All rows of one task."""
     run = load(f"learning-{case}")
     lines = [
-        [label, first(row), solved(row), wins(row), wins(row, "greedy"), seconds(row)]
+        [label, first(row), *both(row), wins(row), wins(row, "greedy"), seconds(row)]
         for label, row in run["results"]["rows"].items()
     ]
-    head = ["method", _COLUMNS, "solved", "wins, sampled", "wins, greedy", "seconds"]
+    head = ["method", *_COLUMNS, "wins, sampled", "wins, greedy", "seconds"]
     settings = run["settings"]
     note = (
         f"{len(settings['seeds'])} seeds, at most {settings['steps'] // 1000} thousand steps; wins "
@@ -107,8 +118,8 @@ def single() -> str:
     for case, paper in PAPER_SINGLE.items():
         for label, published in (("lemae", paper), ("plain", "PPO 0.00")):
             row = rows_of(case)[label]
-            lines.append([f"{case}: {label}", first(row), solved(row), wins(row), published])
-    head = ["task: method", _COLUMNS, "solved", "final win rate: mean (lowest)", "paper"]
+            lines.append([f"{case}: {label}", first(row), *both(row), wins(row), published])
+    head = ["task: method", *_COLUMNS, "final win rate: mean (lowest)", "paper"]
     last = load("learning-push-box-single")
     seeds, steps = last["settings"]["seeds"], last["settings"]["steps"]
     note = f"{len(seeds)} seeds, at most {steps // 1000} thousand steps. {machine(last)}"
@@ -122,8 +133,8 @@ def several(cases: tuple[str, ...], *, greedy: bool = False) -> str:
         run = load(f"learning-{case}")
         for label, row in run["results"]["rows"].items():
             more = [wins(row, "greedy")] if greedy else []
-            lines.append([f"{case}: {label}", first(row), solved(row), wins(row), *more])
-    head = ["task: method", _COLUMNS, "solved", "wins, sampled"]
+            lines.append([f"{case}: {label}", first(row), *both(row), wins(row), *more])
+    head = ["task: method", *_COLUMNS, "wins, sampled"]
     budgets = ", ".join(
         f"{case} {load(f'learning-{case}')['settings']['steps'] // 1000}" for case in cases
     )
@@ -144,12 +155,12 @@ def sizes() -> str:
         lines.append(
             [
                 f"{size} × {size}",
-                f"{first(ours)}; {solved(ours)}",
-                f"{first(plain)}; {solved(plain)}",
+                f"{first(ours)}; {both(ours)[1]}",
+                f"{first(plain)}; {both(plain)[1]}",
                 f"{'> ' if is_bound(plain) else ''}{ratio:.1f}",
             ]
         )
-    head = ["map", f"lemae: {_COLUMNS}; solved", "plain, same aids", "ratio of the medians"]
+    head = ["map", f"lemae: {_COLUMNS[0]}; won", "plain, same aids", "ratio of the medians"]
     note = f"Thousand environment steps, 5 seeds. {machine(load('learning-pass-100'))}"
     return f"{markdown(head, lines)}\n\n{note}"
 
