@@ -25,6 +25,10 @@ def pyproject(package):
     return tomllib.loads((folder(package) / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+def references():
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+
+
 def version(package):
     tree = ast.parse((source(package) / "_version.py").read_text())
     (value,) = [
@@ -49,9 +53,19 @@ def test_version_is_the_newest_of_the_changelog(package):
 
 @each_package
 def test_version_is_the_one_to_cite(package):
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    versions = {entry["title"]: entry["version"] for entry in citation["references"]}
-    assert versions[package] == version(package)
+    (entry,) = [entry for entry in references() if entry["title"] == package]
+    assert entry["version"] == version(package)
+
+
+@each_package
+def test_paper_is_the_one_to_cite(package):
+    """The address in the project's metadata is that of a paper, whose title the README has too."""
+    address = pyproject(package)["project"]["urls"]["Paper"]
+    (paper,) = [entry for entry in references() if entry.get("url") == address]
+    text = " ".join((folder(package) / "README.md").read_text(encoding="utf-8").split())
+    assert paper["title"] in text
+    assert address in text
+    assert all(author.get("family-names", "") in text for author in paper["authors"])
 
 
 @each_package
@@ -110,3 +124,17 @@ def test_nothing_tells_a_user_to_install_the_stranger_named_lare():
     texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/*.md")]
     assert texts
     assert not [path.name for path in texts if pattern.search(path.read_text(encoding="utf-8"))]
+
+
+@each_package
+def test_readme_stands_alone_on_a_package_index(package):
+    """An index shows it far from the repository, and to readers whom no service should count."""
+    text = (folder(package) / "README.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(
+        r"\]\(([^)\s]+)|^\[[^\]]+\]:\s*(\S+)|(?:src|href)=[\"']([^\"']+)", prose, re.MULTILINE
+    )
+    targets = [target for link in links for target in link if target]
+    assert targets, "a README names its paper"
+    assert not [target for target in targets if not target.startswith(("https://", "#"))]
+    assert not re.search(r"!\[|<img|!\s*\[", prose), "no picture from elsewhere, no badge"

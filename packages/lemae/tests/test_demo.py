@@ -45,7 +45,7 @@ class Page:
         path.write_text("pictures", encoding="utf-8")
 
 
-@pytest.mark.parametrize("cut_at", [1, 2, None])
+@pytest.mark.parametrize("cut_at", [1, 3, None])
 def test_the_next_demo_begins_anew(cut_at, train, tmp_path):
     train.cut_at = cut_at
     out = tmp_path / "demo"
@@ -58,12 +58,30 @@ def test_the_next_demo_begins_anew(cut_at, train, tmp_path):
     (out / ".summary.json.x1_a").write_bytes(b"half of it")
     train.cut_at = None
     results = demo.run(out, seed=1)
-    assert [one.seed for one in train.calls[-2:]] == [1, 1]
+    assert [one.seed for one in train.calls[-3:]] == [1, 1, 1]
     assert {path.name for path in out.iterdir()} == {
-        *("summary.json", "report.html", "lemae", "plain")
+        *("summary.json", "report.html", "lemae", "aided", "plain")
     }
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["results"]["plain"] == results["plain"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "aided", "plain", "missing"),
+    [
+        (0.95, 0.97, 0.0, []),
+        (0.85, 0.0, 0.0, ["with key states 0.85 of the episodes are won"]),
+        (0.95, 0.0, 0.96, ["plain IPPO wins 0.96"]),
+    ],
+)
+def test_what_is_promised(ours, aided, plain, missing):
+    rates = {"lemae": ours, "aided": aided, "plain": plain}
+    results = {name: {"win_rate_sampled": rate} for name, rate in rates.items()}
+    found = demo.broken_promises({"check": {"accepted": True}, **results})
+    assert len(found) == len(missing)
+    assert all(text.startswith(start) for text, start in zip(found, missing, strict=True))
+    (rejected,) = demo.broken_promises({**results, "check": {"accepted": False}})[:1]
+    assert "rejected" in rejected
 
 
 @pytest.mark.parametrize("name", ["mine.txt", "lemae/mine.txt", "plain/sub/mine.txt"])

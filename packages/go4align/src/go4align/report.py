@@ -217,7 +217,8 @@ def write_report(folder: str | Path) -> Path:
         page.table(HEAD, [cells(row) for row in rows])
         if any(row.delta_m is not None for row in rows):
             page.figure(
-                _charts.changes(rows), "Δm of each method; left of zero is better than STL."
+                _charts.changes(rows),
+                "Δm of each method, the mean change against one network per task; left is better.",
             )
         names = list(here[0]["results"]["metrics"])
         page.table(

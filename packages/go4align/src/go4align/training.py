@@ -103,7 +103,7 @@ def _train(
     log_every: int,
 ) -> Result:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = problem.network(tasks)
         name = "ls" if settings.method == STL else settings.method
         method = create(name, len(tasks), **settings.options)

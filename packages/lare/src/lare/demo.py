@@ -53,6 +53,12 @@ def run(
     torch.set_num_threads(1)  # the networks are small: more threads would wait for each other
     folder = RunFolder(out, overwrite=overwrite)
     page = Report("Step rewards from returns")
+    progress("Pendulum-v1: training TD3 with the return alone, and with lare")
+    scores = {}
+    settings = replace(POLICY, seed=seed, steps=steps or POLICY.steps)
+    for method in ("episodic", "lare"):
+        scores[method] = training.train(replace(settings, method=method))
+    _training(page, scores)
     checked, tables = {}, []
     for name, limit, episodes, updates in ENVIRONMENTS:
         progress(f"{name}: verifying the shipped function in a child process")
@@ -63,13 +69,8 @@ def run(
         progress(f"{name}: step rewards from {episodes} episodes of random actions")
         rows = _qualities(name, function, env, episodes, updates, seed, page, report)
         tables += rows
-    progress("Pendulum-v1: training TD3 with the return alone, and with lare")
-    scores = {}
-    settings = replace(POLICY, seed=seed, steps=steps or POLICY.steps)
-    for method in ("episodic", "lare"):
-        scores[method] = training.train(replace(settings, method=method))
     results = {"verification": checked, "step_rewards": tables, "training": scores}
-    _training(page, scores)
+    results = {"headline": headline(results), **results}
     folder.write_summary(results, settings={"job": JOB, "training": asdict(settings)}, seed=seed)
     page.write(folder.path / "report.html")
     return results
@@ -143,10 +144,27 @@ def _training(page: Report, scores: dict[str, dict[str, Any]]) -> None:
     page.heading("TD3 on Pendulum-v1, which pays at the end of the episode")
     page.figure(
         _charts.curves({name: [run["scores"]] for name, run in scores.items()}),
-        "True return of the deterministic policy, mean of 10 episodes, one seed",
+        "True return of the deterministic policy, mean of 10 episodes, one seed. episodic: paid "
+        "the return at the end; lare: paid at every step what was learned from such returns",
     )
     zero, random = (scores["lare"][key] for key in ("zero_actions", "random_actions"))
     page.paragraph(f"Zero actions score {zero:.0f}, random ones {random:.0f}.")
+
+
+def headline(results: dict[str, Any]) -> dict[str, Any]:
+    """The demo in one line: the job, before, after, and what is missing of its promises."""
+    last = _last(results)
+    return {
+        "job": "Pendulum, paid at the end of an episode: true return",
+        "before": f"{last['episodic']:.0f} from the return alone",
+        "after": f"{last['lare']:.0f} with lare",
+        "missing": broken_promises(results),
+    }
+
+
+def _last(results: dict[str, Any]) -> dict[str, float]:
+    """The return at the end of the training, by method."""
+    return {name: list(run["scores"].values())[-1] for name, run in results["training"].items()}
 
 
 def broken_promises(results: dict[str, Any]) -> list[str]:
@@ -161,7 +179,7 @@ def broken_promises(results: dict[str, Any]) -> list[str]:
         ours, raw = (found[name, method]["correlation"] for method in ("lare", "rrd-unbiased"))
         if not ours > (0.0 if math.isnan(raw) else raw):
             missing.append(f"{name}: factors correlate {ours:.2f} with the reward, raw {raw:.2f}")
-    last = {name: list(run["scores"].values())[-1] for name, run in results["training"].items()}
+    last = _last(results)
     if not last["lare"] > last["episodic"] + 300:
         missing.append(
             f"TD3 reached {last['lare']:.0f} with lare and {last['episodic']:.0f} without: at "

@@ -219,5 +219,5 @@ def multi_agent_model(
     if name not in MULTI_AGENT:
         raise ConfigError(f"method is {name!r}: choose from {', '.join(MULTI_AGENT)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return MULTI_AGENT[name].build(n_features, n_agents, **options)

@@ -124,7 +124,7 @@ class Relabeler:
             raise ConfigError("give model= or decoder=, not both: a model has its own decoder")
         # torch's layers draw from the global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             if model is None:
                 model = _decomposition(self.n_factors, decoder, loss, k)
             elif not isinstance(model, torch.nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ def curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> Figur
     """
     figure = _figure(7.5, 4)
     axis: Any = figure.subplots()
-    for colour, (name, seeds) in zip(COLOURS, runs.items(), strict=False):
+    styles = itertools.product(("-", "--", ":", "-."), COLOURS)
+    for (style, colour), (name, seeds) in zip(itertools.cycle(styles), runs.items(), strict=False):
         ends = [curve[-1]["step"] for curve in seeds]
         # A run that was stopped early keeps its last rate.
         steps = np.unique([point["step"] for curve in seeds for point in curve])
@@ -58,7 +60,9 @@ def curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> Figur
             for row, end in zip(rates, ends, strict=True):
                 here = steps <= end
                 axis.plot(steps[here] / 1000, row[here], color=colour, alpha=0.3, linewidth=0.8)
-        axis.plot(steps / 1000, rates.mean(0), color=colour, linewidth=2, label=name)
+        axis.plot(
+            steps / 1000, rates.mean(0), color=colour, linestyle=style, linewidth=2, label=name
+        )
     axis.set_xlabel("environment steps, thousand")
     axis.set_ylabel("win rate, sampled actions")
     axis.set_ylim(-0.03, 1.03)

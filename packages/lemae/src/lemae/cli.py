@@ -5,36 +5,44 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lemae._codegen.errors import CodegenError
-from lemae._kit import KitError
+from lemae._kit.command import (
+    DemoOutOption,
+    DeviceOption,
+    JobsOption,
+    JsonOption,
+    RunsArgument,
+    RunsOption,
+    SeedOption,
+    SeedsOption,
+    application,
+    end_if_missing,
+    execute,
+    log,
+    machine,
+    numbers,
+    of_demo,
+    print_facts,
+    print_json,
+    print_table,
+    print_text,
+)
 from lemae.errors import ConfigError, KeyStateError, LemaeError, MissingExtraError, TaskError
 
 if TYPE_CHECKING:
     from lemae._codegen import LLM
     from lemae.settings import Settings
 
-app = typer.Typer(
-    name="lemae",
-    help="Key states lead multi-agent exploration to sparse rewards.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = application("Key states lead multi-agent exploration to sparse rewards.")
 
 
 class Algorithm(str, Enum):
@@ -75,55 +83,6 @@ BaseUrlOption = Annotated[
 CacheOption = Annotated[
     Path | None, typer.Option(help="File with replies, reused. [OUT/replies.sqlite]")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
-
-
-def _show(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    shown = Table(title=escape(title) or None, title_justify="left")
-    for i, name in enumerate(head):
-        shown.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in rows:
-        shown.add_row(*map(escape, row))  # names are not markup
-    # A table cut to fit a pipe is of no use: give it the width it needs.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(shown)
-
-
-def _print_json(value: Any) -> None:
-    from lemae._kit.run import _plain
-
-    sys.stdout.write(json.dumps(_plain(value), indent=1) + "\n")
-
-
-def _out(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _err(line: str, style: str = "") -> None:
-    Console(stderr=True, soft_wrap=True).print(line, style=style, highlight=False, markup=False)
-
-
-_MOST_SEEDS = 10_000
-
-
-def _numbers(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(","):
-        if match := re.fullmatch(r"\s*([0-9]{1,9})\s*\.\.\s*([0-9]{1,9})\s*", part):
-            seeds = range(int(match[1]), int(match[2]) + 1)
-            if len(seeds) > _MOST_SEEDS:
-                raise typer.BadParameter(
-                    f"{text!r} are {len(seeds)} runs: give at most {_MOST_SEEDS} seeds",
-                    param_hint="--seeds",
-                )
-            found += seeds
-        elif re.fullmatch(r"\s*[0-9]{1,9}\s*", part):
-            found.append(int(part))
-        else:
-            raise typer.BadParameter(f"{text!r}: expected 0..4, or 0,3,5", param_hint="--seeds")
-    if not found:
-        raise typer.BadParameter(f"{text!r} holds no seed", param_hint="--seeds")
-    return list(dict.fromkeys(found))
 
 
 def _options(given: list[str] | None, param_hint: str = "--option") -> dict[str, Any]:
@@ -142,46 +101,43 @@ def _options(given: list[str] | None, param_hint: str = "--option") -> dict[str,
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(min=0, max=10**9, help="Of everything random.")] = 0,
+    seed: SeedOption = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="At most, of the run with key states.")
     ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder for the results; emptied first if it is one the demo wrote."),
-    ] = Path("lemae-demo"),
+    out: DemoOutOption = Path("lemae-demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Solve Pass with key states, plain IPPO beside it; 1 if a promised effect is missing."""
+    """Solve Pass with key states, IPPO without them beside it.
+
+    Ends with 1 if a promised effect is missing.
+    """
     from lemae import demo as job
 
-    results = job.run(out, seed=seed, steps=steps, progress=_err)
+    of_demo(out, job.is_of_demo)
+    results = job.run(out, seed=seed, steps=steps, progress=log)
     if as_json:
-        _print_json(results)
+        print_json(results)
     else:
-        _show(job.HEAD, job.rows(results), "Pass, 30 by 30: reward on success alone")
-    _err(f"report: {out / 'report.html'}")
-    broken = job.broken_promises(results)
-    for line in broken:
-        _err(f"missing effect: {line}", "red")
-    if broken:
-        raise typer.Exit(1)
+        print_table(job.HEAD, job.rows(results), "Pass, 30 by 30: reward on success alone")
+    log(f"report: {out / 'report.html'}")
+    end_if_missing(results["headline"]["missing"])
 
 
 @app.command()
 def prompt(task: TaskOption, option: OptionsOption = None, as_json: JsonOption = False) -> None:
-    """Show what a language model would be told, and how many tokens that is."""
+    """Show what a language model would be told, in how many tokens."""
     from lemae._codegen import estimate_tokens
     from lemae.prompts import first
 
     messages = first(_described(task, option).task_spec)
     count, estimated = estimate_tokens(messages)
     if as_json:
-        _print_json({"messages": messages, "tokens": count, "estimated": estimated})
+        print_json({"messages": messages, "tokens": count, "estimated": estimated})
         return
     for message in messages:
-        _out(f"[{message['role']}]\n{message['content']}\n")
-    _err(f"{count} tokens{' (estimate)' if estimated else ''}")
+        print_text(f"[{message['role']}]\n{message['content']}\n")
+    log(f"{count} tokens{' (estimate)' if estimated else ''}")
 
 
 def _env(task: str, option: list[str] | None) -> Any:
@@ -206,7 +162,9 @@ def _described(task: str, option: list[str] | None) -> Any:
 def generate(
     task: TaskOption,
     model: Annotated[str, typer.Option(help="Name of the model at the service.")],
-    out: Annotated[Path, typer.Option(help="Folder for the key states and the transcript.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for the key states and the transcript.")
+    ],
     base_url: BaseUrlOption = None,
     option: OptionsOption = None,
     max_key_states: Annotated[int, typer.Option(min=1, help="How many may be named.")] = 4,
@@ -216,14 +174,14 @@ def generate(
     max_repair: Annotated[
         int, typer.Option(min=0, help="Answers asked for again after a failed one.")
     ] = 3,
-    seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
+    seed: SeedOption = 0,
     cache: CacheOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the prompt, ask nobody.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a language model name key states, check them, have them repaired.
+    """Let a language model name key states, check and repair them.
 
     The key is read from the environment variable OPENAI_API_KEY and goes nowhere else; a local
     server needs none.
@@ -248,10 +206,10 @@ def generate(
     )
     assert made is not None  # on_failure="raise"
     if as_json:
-        _print_json(made.meta)
+        print_json(made.meta)
     else:
-        _out(made.source)
-    _err(f"saved: {out}")
+        print_text(made.source)
+    log(f"saved: {out}")
 
 
 def _model(name: str, base_url: str | None, cache: Path) -> LLM:
@@ -265,14 +223,25 @@ def _model(name: str, base_url: str | None, cache: Path) -> LLM:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="Defines is_NAME(state); or a saved folder.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", exists=True, help="Defines is_NAME(state); or a saved folder."
+        ),
+    ],
     task: TaskOption,
     option: OptionsOption = None,
     probes: Annotated[int, typer.Option(min=1, help="States of random actions to try.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, max=10**9)] = 0,
+    seed: SeedOption = 0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0, help="What is not checked by then is rejected.")
+    ] = 120.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check key states: 0 all accepted, 1 one rejected, with every reason."""
+    """Check key states.
+
+    Ends with 0 if all are accepted, with 1 and every reason if one is not.
+    """
     from lemae.checks import check as job
     from lemae.key_states import KeyStateSet
     from lemae.probes import probes as collect
@@ -280,12 +249,13 @@ def check(
     env = _env(task, option)
     source: Any = KeyStateSet.load(file) if file.is_dir() else _text_of(file)
     # As in training, a description of the task is of use and not needed.
-    report = job(source, getattr(env, "task_spec", None), collect(env, probes, seed))
+    states = collect(env, probes, seed)
+    report = job(source, getattr(env, "task_spec", None), states, max_seconds=max_seconds)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
-        _out(str(report))
-        _err(f"limits of the child process: {', '.join(report.isolation) or 'none'}")
+        print_text(str(report))
+        log(f"limits of the child process: {', '.join(report.isolation) or 'none'}")
     if not report.accepted or any(function.failures for function in report.functions):
         raise typer.Exit(1)
 
@@ -303,9 +273,10 @@ def train(
     algo: Annotated[Algorithm, typer.Option(help="The learner.")] = Algorithm.ippo,
     method: Annotated[str, typer.Option(help="With commas between; see `lemae info`.")] = "lemae",
     key_states: Annotated[
-        Path | None, typer.Option(help="A file or saved folder. [those shipped for the task]")
+        Path | None,
+        typer.Option(exists=True, help="A file or saved folder. [those shipped for the task]"),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Such as 0..4, or 0,3,5.")] = "0..4",
+    seeds: SeedsOption = "0..4",
     steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 300_000,
     num_envs: Annotated[int, typer.Option(min=1, help="Copies of the task.")] = 8,
     option: OptionsOption = None,
@@ -332,10 +303,10 @@ def train(
             "such as explore=off or learner='{\"epochs\": 4}'; may be repeated.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder; finished runs in it are kept.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    out: RunsOption = Path("runs"),
+    jobs: JobsOption = 1,
     engine: Annotated[Engine, typer.Option(help="ray: over a Ray cluster.")] = Engine.local,
-    device: Annotated[str, typer.Option(help="Of the networks, as torch names it.")] = "cpu",
+    device: DeviceOption = "cpu",
     model: Annotated[
         str | None,
         typer.Option(help="Asked for further key states, with --set requery_after=EPISODES."),
@@ -347,10 +318,12 @@ def train(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on a task that rewards success alone, seed by seed; resumable.
+    """Train where success alone is rewarded, seed by seed; resumable.
 
     Where a model is asked, its key is read from the environment variable OPENAI_API_KEY.
     """
+    chosen_seeds = numbers(seeds)
+
     from lemae import sweep
     from lemae.settings import Settings, check_fields
 
@@ -380,7 +353,7 @@ def train(
     settings = [
         Settings(method=name.strip(), seed=seed, **chosen)
         for name in method.split(",")
-        for seed in _numbers(seeds)
+        for seed in chosen_seeds
     ]
     llm = None
     if given.get("requery_after") is None:
@@ -402,13 +375,13 @@ def train(
         engine=engine.value,
         tensorboard=tensorboard,
         llm=llm,
-        progress=_err,
+        progress=log,
     )
     _print_rows(out, as_json)
     try:
         _write_report(out)
     except MissingExtraError as error:
-        _err(f"no report.html: {error}")
+        log(f"no report.html: {error}")
 
 
 def _check_key_states(settings: Sequence[Settings]) -> None:
@@ -430,10 +403,7 @@ def _check_key_states(settings: Sequence[Settings]) -> None:
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="Holds run folders, at any depth.")],
-    as_json: JsonOption = False,
-) -> None:
+def report(folder: RunsArgument, as_json: JsonOption = False) -> None:
     """Write report.html over finished runs, and print the table."""
     _print_rows(folder, as_json)
     _write_report(folder)
@@ -444,61 +414,37 @@ def _print_rows(folder: Path, as_json: bool) -> None:
 
     rows = job.rows(folder)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _show(job.HEAD, [job.cells(row) for row in rows], "Steps to the first success, and wins")
+        cells = [job.cells(row) for row in rows]
+        print_table(job.HEAD, cells, "Steps to the first success, and wins")
 
 
 def _write_report(folder: Path) -> None:
     from lemae import report as job
 
-    _err(f"report: {job.write(folder)}")
+    log(f"report: {job.write(folder)}")
 
 
 @app.command()
 def info(as_json: JsonOption = False) -> None:
-    """Show versions, devices, optional libraries, tasks, key states and methods."""
-    import importlib.util
-
-    import torch
-
+    """Show versions, devices, optional libraries, tasks and methods."""
     from lemae import baselines, envs
-    from lemae._kit import versions
     from lemae.key_states import shipped_key_states
     from lemae.settings import OWN_METHODS
 
-    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     libraries = ["openai", "tiktoken", "pettingzoo", "torchrl", "jaxmarl", "matplotlib", "ray"]
     libraries += ["tensorboard"]
     facts = {
-        **versions(),
-        "devices": ", ".join(["cpu", *cuda]),
-        "optional": ", ".join(n for n in libraries if importlib.util.find_spec(n)) or "none",
+        **machine(libraries),
         "tasks": ", ".join(envs.names()),
         "key states": ", ".join(shipped_key_states()),
         "methods": ", ".join([*OWN_METHODS, *baselines.names()]),
         "algorithms": ", ".join(algorithm.value for algorithm in Algorithm),
     }
-    if as_json:
-        _print_json(facts)
-    else:
-        _show(["what", "value"], [[name, str(value)] for name, value in facts.items()])
-
-
-@contextlib.contextmanager
-def _errors_as_exit_codes() -> Iterator[None]:
-    try:
-        yield
-    except (LemaeError, CodegenError, KitError, OSError, MemoryError) as error:
-        what = "out of memory: " if isinstance(error, MemoryError) else ""
-        sys.stderr.write(f"lemae: {what}{error}\n")
-        usage = isinstance(error, ConfigError | TaskError)
-        raise SystemExit(2 if usage else 1) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    print_facts(facts, as_json=as_json)
 
 
 def main() -> None:
     """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
-    with _errors_as_exit_codes():
-        app()
+    execute(app, failures=(LemaeError, CodegenError), usage=(ConfigError, TaskError))

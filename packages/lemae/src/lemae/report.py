@@ -25,7 +25,7 @@ HEAD = [
     "task",
     "method",
     "seeds",
-    "solved",
+    "succeeded",
     "first success, k steps",
     "win rate: mean, IQM [95 %]",
     "greedy",

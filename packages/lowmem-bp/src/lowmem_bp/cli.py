@@ -6,31 +6,38 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from lowmem_bp._kit import KitError
+from lowmem_bp._kit.command import (
+    DemoOutOption,
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    application,
+    end_if_missing,
+    execute,
+    log,
+    machine,
+    of_demo,
+    print_facts,
+    print_json,
+    print_table,
+    print_text,
+)
 from lowmem_bp.errors import ConfigError, LowmemBPError
 
 if TYPE_CHECKING:
     from lowmem_bp._models import Loaded
     from lowmem_bp.bench import Case, Measurement
 
-app = typer.Typer(
-    name="lowmem-bp",
-    help="Fine-tune transformers with less activation memory.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = application("Fine-tune transformers with less activation memory.")
 
 
 class ModeName(str, Enum):
@@ -60,25 +67,9 @@ RandomOption = Annotated[
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Allow fetching the model from the Hugging Face hub.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="Where to run, such as cpu or cuda.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
-OutOption = Annotated[Path | None, typer.Option(help="Folder (or file) to write results to.")]
-
-
-def _show(rows: Sequence[Sequence[str]], title: str = "") -> None:
-    table = Table(title=title or None, title_justify="left")
-    for i, name in enumerate(rows[0]):
-        side: Literal["left", "right"] = "left" if i == 0 or name == "note" else "right"
-        table.add_column(name, justify=side, no_wrap=i == 0)
-    for row in rows[1:]:
-        table.add_row(*row)
-    # A table cut to fit a pipe is of no use: give it the width it needs.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+OutOption = Annotated[
+    Path | None, typer.Option(file_okay=False, help="New or empty folder to write results to.")
+]
 
 
 def _load(
@@ -100,7 +91,7 @@ def _load(
 
 def _must_be_new(out: Path | None) -> None:
     """Refuse a place for results that holds something already, before any work is done."""
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out is not None and out.exists() and any(out.iterdir()):
         raise typer.BadParameter(f"{out} exists and is not an empty folder", param_hint="--out")
 
 
@@ -108,46 +99,36 @@ def _must_be_new(out: Path | None) -> None:
 def demo(
     model: Annotated[str, typer.Option(help="minilm (about 2 minutes) or smollm2.")] = "minilm",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps per mode.")] = None,
-    seed: Annotated[int, typer.Option(help="Of data order and dropout.")] = 0,
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder for the results; emptied first if it is one the demo wrote."),
-    ] = Path("lowmem-bp-demo"),
+    seed: SeedOption = 0,
+    out: DemoOutOption = Path("lowmem-bp-demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune real weights on real text, stock and in each mode; 1 if an effect is missing."""
+    """Fine-tune real weights on real text, stock and in each mode.
+
+    Ends with 1 if a promised effect is missing.
+    """
     from rich.progress import Progress
 
     from lowmem_bp import demo as job
 
-    overwrite = job.is_of_demo(out)
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise typer.BadParameter(
-            f"{out} has content that the demo did not write", param_hint="--out"
-        )
-    err = Console(stderr=True)
-    err.print(f"loading {model} and the docstrings of this Python installation")
+    overwrite = of_demo(out, job.is_of_demo)
+    log(f"loading {model} and the docstrings of this Python installation")
     task = job.task_named(model, seed, steps)
-    with Progress(console=err, transient=True) as progress:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("training", total=task.steps * len(job.ROWS))
 
         def advance(row: str, step: int, steps: int) -> None:
             progress.update(bar, advance=1, description=f"{row}, step {step}/{steps}")
 
-        results, reports = job.run(task, job.ROWS, seed=seed, progress=advance)
-    report = job.write(out, task, results, reports, seed=seed, overwrite=overwrite)
-    broken = job.broken_promises(results)
+        rows, reports = job.run(task, job.ROWS, seed=seed, progress=advance)
+    results = job.write(out, task, rows, reports, seed=seed, overwrite=overwrite)
     if as_json:
-        rows = {result.row: vars(result) for result in results}
-        _print_json({"rows": rows, "missing": broken, "report": str(report)})
+        print_json(results)
     else:
         title = f"{task.name}: {task.steps} steps on docstrings of the standard library"
-        _show([job.HEAD, *map(job.cells, results)], title)
-        err.print(f"report: {report}")
-    for line in broken:
-        err.print(f"missing effect: {line}", style="red")
-    if broken:
-        raise typer.Exit(1)
+        print_table(job.HEAD, [job.cells(row) for row in rows], title)
+    log(f"report: {out / 'report.html'}")
+    end_if_missing(results["headline"]["missing"])
 
 
 @app.command()
@@ -165,7 +146,7 @@ def profile(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count the bytes autograd holds between forward and backward, by layer and kind."""
+    """Count the bytes that autograd holds for backward, by layer."""
     from lowmem_bp.conversion import convert
     from lowmem_bp.memory import profile as measure
 
@@ -184,9 +165,9 @@ def profile(
         for report in filter(None, (before, after)):
             report.to_json(out / f"{report.label.replace(' ', '-')}.json")
     if as_json:
-        _print_json({r.label: r.to_dict() for r in filter(None, (before, after))})
+        print_json({r.label: r.to_dict() for r in filter(None, (before, after))})
     else:
-        sys.stdout.write(shown.table(baseline) + "\n")
+        print_text(shown.table(baseline))
 
 
 @app.command()
@@ -202,20 +183,21 @@ def convert(
     verbose: Annotated[bool, typer.Option(help="One line per module.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what would change in a model, what would be left alone, and why."""
+    """Say what would change in a model, what would not, and why."""
     from lowmem_bp.conversion import convert as change
 
     loaded = _load(model, batch, length, dtype, device, random, download)
     with _reported_as_usage(model), loaded.autocast():
         report = change(loaded.model, mode.value, loaded.inputs)
     if as_json:
-        _print_json(report.to_dict())
+        print_json(report.to_dict())
         return
     if verbose:
-        _show([("module", "kind", "keeps"), *((c.name, c.kind, c.keeps) for c in report.changed)])
-        skipped = [(s.name, s.kind, s.reason) for s in report.skipped]
-        _show([("module", "kind", "left alone because"), *skipped])
-    sys.stdout.write(f"{report}\n")
+        head = ["module", "kind", "keeps"]
+        print_table(head, [(c.name, c.kind, c.keeps) for c in report.changed], left=head)
+        head = ["module", "kind", "left alone because"]
+        print_table(head, [(s.name, s.kind, s.reason) for s in report.skipped], left=head)
+    print_text(str(report))
 
 
 @app.command()
@@ -242,13 +224,11 @@ def fit(
     table = result.table
     error, cosine = derivative_error(activation, table, weight=("normal", 0.0, std))
     if as_json:
-        _print_json({**table.to_dict(), "derivative_error": error, "derivative_cosine": cosine})
+        print_json({**table.to_dict(), "derivative_error": error, "derivative_cosine": cosine})
         return
     pairs = zip(["-inf", *(f"{cut:.9f}" for cut in table.cuts)], table.levels, strict=True)
-    _show([("above", "level"), *((cut, f"{level:.9f}") for cut, level in pairs)])
-    sys.stdout.write(
-        f"derivative under N(0, {std:g}²): relative error {error:.3f}, cosine {cosine:.4f}\n"
-    )
+    print_table(["above", "level"], [(cut, f"{level:.9f}") for cut, level in pairs])
+    print_text(f"derivative under N(0, {std:g}²): relative error {error:.3f}, cosine {cosine:.4f}")
 
 
 @app.command()
@@ -292,7 +272,7 @@ def bench(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare memory, time and gradients of one transformer block with all that saves memory.
+    """Compare memory, time and gradients of one transformer block.
 
     Stock torch, the modes of this package, torch.utils.checkpoint, torch.compile with and without
     an activation-memory budget, Liger-Kernel and fewbit run side by side. As it is, a minute or
@@ -340,10 +320,11 @@ def bench(
         more = {"repeats": repeats, "backend": backend, "names": list(names)}
         job.write(out, rows, {**settings, **more}, device=device)
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
         for case in cases:
-            _show(list(job.table([row for row in rows if row.case == case.title])), case.title)
+            head, *cells = job.table([row for row in rows if row.case == case.title])
+            print_table(head, cells, case.title, left=["note"])
     if out is not None and repeats:
         _draw(out, rows, cases[0])
 
@@ -365,40 +346,26 @@ def _draw(out: Path, rows: Sequence[Measurement], case: Case) -> None:
     try:
         path = write_picture(out / NAME, rows, caption(case))
     except MissingExtraError as error:
-        sys.stderr.write(f"lowmem-bp: no picture: {error}\n")
+        log(f"no picture: {error}")
     else:
-        sys.stderr.write(f"picture: {path}\n")
+        log(f"picture: {path}")
 
 
 @app.command()
 def info(as_json: JsonOption = False) -> None:
     """Show versions, devices, backends and optional libraries."""
-    import importlib.util
     import os
 
-    import torch
-
-    from lowmem_bp._kit import versions
     from lowmem_bp.backends import VARIABLE, resolve
 
     try:
         backend = resolve().__name__.removesuffix("Backend").lower()
     except LowmemBPError as error:
         backend = str(error)
-    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    optional = ("transformers", "peft", "accelerate", "bitsandbytes", "matplotlib", "timm")
-    facts = {
-        **versions(),
-        "devices": ", ".join(["cpu", *cuda]),
-        "threads": str(torch.get_num_threads()),
-        "backend": backend,
-        VARIABLE: os.environ.get(VARIABLE, "not set"),
-        "optional": ", ".join(n for n in optional if importlib.util.find_spec(n)) or "none",
-    }
-    if as_json:
-        _print_json(facts)
-    else:
-        _show([("what", "value"), *((name, str(value)) for name, value in facts.items())])
+    libraries = ["transformers", "peft", "accelerate", "bitsandbytes", "matplotlib", "timm"]
+    facts = machine(libraries)
+    facts |= {"backend": backend, VARIABLE: os.environ.get(VARIABLE, "not set")}
+    print_facts(facts, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -413,18 +380,6 @@ def _reported_as_usage(spec: str) -> Iterator[None]:
         raise ConfigError(f"running {spec} raised {type(error).__name__}: {error}") from error
 
 
-@contextlib.contextmanager
-def _errors_as_exit_codes() -> Iterator[None]:
-    try:
-        yield
-    except (LowmemBPError, KitError, OSError) as error:
-        sys.stderr.write(f"lowmem-bp: {error}\n")
-        raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-
-
 def main() -> None:
     """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
-    with _errors_as_exit_codes():
-        app()
+    execute(app, failures=(LowmemBPError,), usage=(ValueError,))

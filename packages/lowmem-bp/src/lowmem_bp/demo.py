@@ -156,7 +156,7 @@ class MiniLM:
     def model(self) -> nn.Module:
         """See :class:`Task`."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
+            torch.default_generator.manual_seed(self._seed)
             return Classifier(copy.deepcopy(self._encoder), self._classes).train()
 
     def batches(self) -> Iterator[Batch]:
@@ -355,7 +355,7 @@ def run(
         step = _Loss(task, model)
         reports[row] = _without_wrapper(profile(step, batch, label=row))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             gradient = _gradient(step, batch)
             reference = gradient if reference is None else reference
             losses, seconds = _train(task, step, seed, partial(progress, row))
@@ -443,6 +443,18 @@ def broken_promises(results: list[Result]) -> list[str]:
     return broken
 
 
+def headline(results: list[Result]) -> dict[str, Any]:
+    """Return the demo in one line: the job, before, after, and what is missing."""
+    by_row = {result.row: result for result in results}
+    stock, exact = by_row["stock"], by_row["exact"]
+    return {
+        "job": "fine-tune a language model: bytes held per token",
+        "before": f"{stock.bytes_per_token:,.0f} stock",
+        "after": f"{exact.bytes_per_token:,.0f} exact, {exact.ratio:.2f} of it",
+        "missing": broken_promises(results),
+    }
+
+
 HEAD = (
     "mode",
     "bytes/token",
@@ -495,7 +507,7 @@ def write(
     *,
     seed: int,
     overwrite: bool = False,
-) -> Path:
+) -> dict[str, Any]:
     """Write ``metrics.jsonl``, ``summary.json``, ``memory.json`` and ``report.html``.
 
     Args:
@@ -507,7 +519,7 @@ def write(
         overwrite: Replace the results of an earlier demo; a folder with anything else is refused.
 
     Returns:
-        Path of the report.
+        What is in the summary.
     """
     from lowmem_bp import _charts
 
@@ -515,9 +527,9 @@ def write(
     for result in results:
         for step, loss in enumerate(result.losses):
             folder.log(step, f"{result.row}/loss", loss)
-    rows = [asdict(result) for result in results]
+    summary = {"headline": headline(results), "rows": [asdict(result) for result in results]}
     folder.write_summary(
-        {"rows": rows},
+        summary,
         settings={"job": "lowmem-bp demo", "model": task.name, "steps": task.steps},
         seed=seed,
     )
@@ -545,7 +557,8 @@ def write(
         _charts.loss_curves(curves),
         caption="Training loss: pale lines per step, dark lines averaged over nine steps.",
     )
-    return page.write(folder.path / "report.html")
+    page.write(folder.path / "report.html")
+    return summary
 
 
 def task_named(name: str, seed: int = 0, steps: int | None = None) -> Task:

@@ -33,7 +33,7 @@ PAGE = """<!DOCTYPE html>
 }}
 body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
   background: var(--page); font: 16px/1.5 system-ui, sans-serif; }}
-.wide {{ overflow-x: auto; }}
+.wide {{ overflow-x: auto; margin: 1rem 0; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; padding-bottom: .3rem; }}
 th, td {{ padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: left; }}

@@ -154,7 +154,7 @@ def descend(
         The path and where it ended.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return _descend(method, start, steps, lr, record_every)
 
 

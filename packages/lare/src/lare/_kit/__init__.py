@@ -1,14 +1,19 @@
-"""Run folder, HTML report and interval statistics.
+"""Run folder, HTML report, interval statistics, and the frame of a command line.
 
 The few things that every package of the repository needs. This folder is copied byte for byte
 from one package to the others, so it names no package: it imports itself, numpy and the standard
-library, and nothing heavier.
+library, and nothing heavier; ``command`` imports typer and rich as well.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import KitError, ReportError, RunFolderError, ScoreError
-from .report import Report
-from .run import RunFolder, read_metrics, versions
-from .stats import Summary, bootstrap_interval, iqm, mean, paired_difference, summarize
+
+if TYPE_CHECKING:
+    from .report import Report
+    from .run import RunFolder, read_metrics, versions
+    from .stats import Summary, bootstrap_interval, iqm, mean, paired_difference, summarize
 
 __all__ = [
     "KitError",
@@ -26,3 +31,29 @@ __all__ = [
     "summarize",
     "versions",
 ]
+
+# Imported when first used: a command line answers --help without loading numpy.
+_HOMES = {
+    "Report": "report",
+    "RunFolder": "run",
+    "Summary": "stats",
+    "bootstrap_interval": "stats",
+    "iqm": "stats",
+    "mean": "stats",
+    "paired_difference": "stats",
+    "read_metrics": "run",
+    "summarize": "stats",
+    "versions": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

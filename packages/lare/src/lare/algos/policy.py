@@ -56,7 +56,7 @@ class ActorCritic(nn.Module):
         self.sees_time = sees_time
         # Layers draw from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.actor = _mlp(n_observations, hidden, n_actions, activation, last_gain=0.01)
             self.critic = _mlp(n_observations + sees_time, hidden, 1, activation, last_gain=1.0)
 

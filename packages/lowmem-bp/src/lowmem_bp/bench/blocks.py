@@ -213,7 +213,7 @@ class Case:
     def build(self) -> Inside:
         """Return the blocks with random weights from a fixed seed."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = Inside([self._build() for _ in range(self.layers)])
         return model.to(self.device, torch.bfloat16 if self.precision == "bf16" else None)
 
