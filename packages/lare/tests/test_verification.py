@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lare import LatentReward, TaskSpec, Transitions, catalogue, collect, verify
+from lare._codegen import Limits
 from lare.errors import ConfigError, ShapeError, VerificationError
 from lare.latent_reward import shipped_functions
 
@@ -114,6 +115,28 @@ def test_unsafe_code_never_starts(steps, tmp_path):
     assert not report.accepted
     assert not path.exists()
     assert report.isolation == ()  # no child was started
+
+
+def test_what_holds_a_child_is_told_even_if_it_is_killed(steps):
+    slow = ["x = observation[:, 0:1]", "for i in range(60):", "    for j in range(60):"]
+    slow += ["        x = np.sin(x)", "return [x]"]
+    report = verify(source(*slow), steps, limits=Limits(wall_s=2.0))
+    assert "did not end" in str(report)
+    assert "process" in report.isolation
+
+
+def test_a_byte_order_mark_is_no_part_of_a_function(steps, tmp_path):
+    path = tmp_path / "function.py"
+    path.write_text(PENDULUM, encoding="utf-8-sig")
+    marked = path.read_text(encoding="utf-8")
+    assert marked.startswith("\ufeff")
+    assert verify(marked, steps).accepted
+    function = LatentReward.from_path(path)
+    assert function.source == PENDULUM
+    saved = LatentReward.load(function.save(tmp_path / "saved"))
+    assert saved.sha256 == LatentReward(PENDULUM).sha256
+    outside = verify("\ufeff" + source("return [observation[:, 7:8]]"), steps)
+    assert "reaches column 7" in str(outside)
 
 
 SHIPPED = [(name, direct) for direct in (False, True) for name in shipped_functions(direct=direct)]

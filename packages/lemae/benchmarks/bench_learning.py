@@ -1,11 +1,13 @@
 """How soon is the first success, and is the task won in the end? True tasks, seed by seed.
 
-    python bench_learning.py pass large-pass [--rows lemae,plain] [--jobs 2] [--work DIR] [--json]
+    python bench_learning.py pass large-pass [--rows lemae,plain] [--add] [--jobs 2] [--work DIR]
+        [--json]
 
 A run ends when the last 100 training episodes were all won and the policy as it then is wins 100
 more, or when its steps are used up; then the sampled and the greedy policy play 100 other episodes
 each. No seed is left out: one without a success counts with all its steps. Finished runs in the
-work folder are kept, others go on.
+work folder are kept, others go on. With --add, rows that are not run now stay in the result file,
+if it has the same settings.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -163,10 +166,27 @@ def describe(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def earlier_rows(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of a case's result file, if there is one; ends the program if it has other settings.
+
+    Settings that came later than the file count as they are.
+    """
+    path = RESULTS / f"learning-{name}" / "summary.json"
+    if not path.is_file():
+        return {}
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(settings))
+    if other := [name for name, value in summary["settings"].items() if now.get(name) != value]:
+        sys.exit(f"{name} was measured with another {', '.join(other)}: leave out --add")
+    rows: dict[str, Any] = summary["results"]["rows"]
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("cases", nargs="*", metavar="case", help=f"[pass] of {', '.join(CASES)}")
     parser.add_argument("--rows", help=f"with commas between, of {', '.join(ROWS)}")
+    parser.add_argument("--add", action="store_true", help="keep other rows of the result file")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("learning"))
     parser.add_argument("--json", action="store_true")
@@ -176,10 +196,12 @@ def main() -> None:
     for kind, given, known in (("case", options.cases, CASES), ("row", wanted, ROWS)):
         if unknown := [name for name in given if name not in known]:
             parser.error(f"there is no {kind} {unknown[0]!r}: choose from {', '.join(known)}")
-    for name in options.cases or ["pass"]:
-        chosen = CASES[name]
+    names = options.cases or ["pass"]
+    common = {n: {**CASES[n].settings.as_dict(), "seeds": list(CASES[n].seeds)} for n in names}
+    earlier = {n: earlier_rows(n, common[n]) if options.add else {} for n in names}
+    for name in names:
+        chosen, rows = CASES[name], earlier[name]
         labels = wanted or list(chosen.rows)
-        rows: dict[str, Any] = {}
         for label in labels:
             given = {**ROWS[label], **chosen.instead}
             settings = [replace(chosen.settings, seed=s, **given) for s in chosen.seeds]
@@ -197,7 +219,7 @@ def main() -> None:
             for row in rows.values():
                 row["sooner_than_this"] = vars(paired_difference(counted(row["runs"]), ours))
         path = RunFolder(RESULTS / f"learning-{name}", overwrite=True).write_summary(
-            {"rows": rows}, settings={**chosen.settings.as_dict(), "seeds": list(chosen.seeds)}
+            {"rows": rows}, settings=common[name]
         )
         if options.json:
             print(json.dumps(rows))

@@ -104,6 +104,12 @@ def built(name, reward_file, seed=0):
     return create(name, env, ["a key state"], seed=seed, **options)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_reward(tmp_path):
+    path = tmp_path / "reward.py"
+    path.write_text(SOURCE, encoding="utf-8-sig")
+    assert RewardFunction.from_path(path).source == SOURCE
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_baseline_pays_for_steps_and_for_nothing_behind_the_end(name, reward_file):
     made = built(name, reward_file)

@@ -1,5 +1,6 @@
 """Files of key states taken apart, sets of them evaluated, changed, saved and loaded."""
 
+import dataclasses
 import json
 import logging
 import pickle
@@ -442,6 +443,20 @@ def test_other_subspaces(passage):
         passage.with_subspaces({"shut": [0]})
     with pytest.raises(KeyStateError, match="up to 4"):
         passage.with_subspaces({"open": [5]})
+
+
+@pytest.mark.parametrize("strange", [[0.5], [True], ["1"], [np.nan], [None], "01", 3, None, [-1]])
+def test_indices_of_a_subspace_are_whole_numbers(passage, strange):
+    with pytest.raises(KeyStateError, match=r"the subspace of 'open' is .*: give indices of the"):
+        passage.with_subspaces({"open": strange})
+    if isinstance(strange, list):
+        with pytest.raises(KeyStateError, match=r"'open' is .*: give different whole num"):
+            dataclasses.replace(passage[0], subspace=tuple(strange))
+
+
+def test_indices_of_a_subspace_may_be_numpys(passage, tmp_path):
+    changed = passage.with_subspaces({"open": np.array([4, 1])})
+    assert KeyStateSet.load(changed.save(tmp_path))[0].subspace == (1, 4)
 
 
 def test_sets_of_several_files_need_different_names_for_different_things(passage):

@@ -1,17 +1,22 @@
 """Whole runs: they learn, repeat themselves, and go on where they were cut off."""
 
 import dataclasses
+import functools
 import json
+import os
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 import lemae.training as training
-from lemae import runs
+from lemae import check, guidance, runs
 from lemae._kit import read_metrics
 from lemae.algos.evaluation import evaluate
 from lemae.algos.rollout import Collector
@@ -384,6 +389,28 @@ def test_good_functions_of_a_file_are_kept(tmp_path, line_task):
     assert results["key_states"] == ["first_halfway", "both_halfway"]
 
 
+def test_a_file_is_checked_once_for_all_runs_of_a_process(tmp_path, line_task, monkeypatch):
+    checks = []
+
+    def watched(*arguments):
+        checks.append(arguments[0])
+        return check(*arguments)
+
+    monkeypatch.setattr(guidance, "check", watched)
+    path = tmp_path / "key_states.py"
+    path.write_text(line_task.KEY_STATES, encoding="utf-8")
+    settings = [tiny("lemae", 1, key_states=str(path), seed=seed) for seed in (0, 1)]
+    found = [guidance.load_key_states(one, make_env(one, 8)) for one in settings]
+    assert len(checks) == 1
+    assert found[0] == found[1]
+    assert found[0] is not found[1]  # their failures are counted apart
+    longer = dataclasses.replace(settings[0], options={"size": 7})
+    guidance.load_key_states(longer, make_env(longer, 8))
+    path.write_text(line_task.KEY_STATES.replace(">= 3", ">= 2"), encoding="utf-8")
+    guidance.load_key_states(settings[0], make_env(settings[0], 8))
+    assert len(checks) == 3
+
+
 def test_missing_key_states_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match="no key states are shipped for 'line_task:make'"):
         train(tiny("lemae"))
@@ -665,6 +692,36 @@ def test_a_damaged_log_is_refused(damage, tmp_path, monkeypatch):
     assert train(tiny(rollouts=3), tmp_path)["steps"] > 0
 
 
+def test_a_checkpoint_of_another_version_is_told(tmp_path, monkeypatch):
+    cut_off(monkeypatch, after=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "__version__", "0.0.9")
+        with pytest.raises(Cut):
+            train(tiny(), tmp_path, checkpoint_every_s=0)
+    words = (
+        r"checkpoint\.pt was written by lemae 0\.0\.9, and this is .*: go on with lemae 0\.0\.9, "
+    )
+    with pytest.raises(StateError, match=words + r"or begin anew in another folder \(--out\)"):
+        train(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("algo", ["ippo", "qmix", "cmae"])
+def test_a_task_that_has_changed_since_is_told(algo, tmp_path, monkeypatch, line_task):
+    options = {"ippo": {"hidden": 8}, "qmix": Q, "cmae": {"capacity": 2000}}[algo]
+    settings = tiny(algo=algo, rollouts=3, learner=options)
+    train(settings, tmp_path / "whole")
+    cut_off(monkeypatch, after=2)
+    with pytest.raises(Cut):
+        train(settings, tmp_path / "cut", checkpoint_every_s=0)
+    changed = functools.partial(line_task.make, size=7)
+    monkeypatch.setattr(line_task, "make", changed)
+    words = r" cannot be used: the saved state does not fit this .* restore that, or begin anew in"
+    with pytest.raises(StateError, match=r"checkpoint\.pt" + words):
+        train(settings, tmp_path / "cut")
+    with pytest.raises(StateError, match=r"policy\.pt" + words):
+        load_policy(settings, tmp_path / "whole")
+
+
 def test_a_policy_is_no_checkpoint(tmp_path):
     train(tiny(rollouts=1), tmp_path)
     (tmp_path / "summary.json").unlink()
@@ -676,9 +733,35 @@ def test_a_policy_is_no_checkpoint(tmp_path):
 # --- two at once ---------------------------------------------------------------------------------
 
 
-def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    pytest.importorskip("fcntl")
-    with runs.locked(tmp_path / "run"):
+@pytest.fixture(params=["of this system", "as on Windows"])
+def locks(request, monkeypatch, tmp_path):
+    """Locks of this system, and those of Windows played by it."""
+    if request.param == "of this system":
+        return
+    fcntl = pytest.importorskip("fcntl")
+
+    class Msvcrt(ModuleType):
+        LK_NBLCK = 2
+
+        @staticmethod
+        def locking(handle, mode, count):
+            assert (mode, count) == (2, 1)
+            assert stat.S_ISREG(os.fstat(handle).st_mode)  # no folder
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise PermissionError(13, "Permission denied") from error
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", Msvcrt("msvcrt"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
+@pytest.mark.usefixtures("locks")
+def test_two_runs_do_not_write_to_one_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with runs.locked(Path("run")):
         with pytest.raises(LemaeError, match=r"another process is writing to .*run: wait"):
             train(tiny(rollouts=1), tmp_path / "run")
         assert not any((tmp_path / "run").iterdir())
@@ -687,24 +770,26 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
         assert bits(train(tiny(rollouts=1), tmp_path / "run")) == bits(results)  # is only read
 
 
+@pytest.mark.usefixtures("locks")
 def test_a_folder_is_kept_while_a_run_goes_on(tmp_path, monkeypatch):
-    pytest.importorskip("fcntl")
-    tried = []
+    tried, folder = [], tmp_path / "run"
 
     def watched(self, *args, **options):
-        with pytest.raises(LemaeError, match="another process is writing"), runs.locked(tmp_path):
+        with pytest.raises(LemaeError, match="another process is writing"), runs.locked(folder):
             pass
         tried.append(True)
         return COLLECT(self, *args, **options)
 
     monkeypatch.setattr(Collector, "collect", watched)
-    (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")  # the folder is emptied
-    train(tiny(rollouts=1), tmp_path)
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("", encoding="utf-8")  # the folder is emptied
+    train(tiny(rollouts=1), folder)
     assert tried
+    with runs.locked(folder), runs.locked(tmp_path / "other"):
+        assert not runs.strangers(folder)
 
 
 def test_a_folder_is_free_when_its_process_was_killed(tmp_path):
-    pytest.importorskip("fcntl")
     code = (
         "import pathlib, sys, time\n"
         "from lemae import runs\n"
@@ -996,6 +1081,7 @@ def test_published_values_stand_for_none():
     assert battle.memory == "chain"
     assert Settings("smax-3m").choices.memory == "tree"
     assert Settings("push-box", beta=0.3).choices.beta == 0.3
+    assert Settings("push-box", "plain").choices.eps_high == 1, "of LEMAE's exploration alone"
     assert Settings("pass", "plain").choices.explore == "off"
     assert Settings("pass", "plain", sticky=6).choices.explore == "constant"
     assert Settings("pass", "lemae", sticky=6, explore="off").choices.explore == "off"

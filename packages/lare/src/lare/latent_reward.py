@@ -48,7 +48,7 @@ class LatentReward:
         meta: what is known of its making; saved along with it.
 
     Attributes:
-        source: as given.
+        source: as given, without a byte order mark.
         sha256: of the source's bytes.
         meta: as given.
 
@@ -65,7 +65,7 @@ class LatentReward:
         keep: Sequence[int] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        self.source = source
+        self.source = source = source.removeprefix("\ufeff")  # the mark that some editors put there
         self._code = check(source, POLICY)
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
         self.keep = None if keep is None else tuple(keep)

@@ -135,13 +135,13 @@ def verify(
         made = LatentReward(source)
     except UnsafeCodeError as error:
         return VerificationReport((str(error),))
-    outside = _indices_outside(source, transitions)
+    outside = _indices_outside(made.source, transitions)
     calls = _calls(transitions)
     arguments = [made.select(*inputs) for inputs in calls.values()]
     try:
         child = run_in_child(made.code, POLICY, arguments, limits or Limits())
     except ExecutionError as error:
-        return VerificationReport((*outside, str(error)))
+        return VerificationReport((*outside, str(error)), isolation=error.isolation)
     wrong: dict[str, list[str]] = {}
     outcomes = dict(zip(calls, child.outcomes, strict=True))
     factors = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,15 @@ from lemae.errors import ConfigError, LemaeError, ShapeError, StateError
 
 _KINDS = {"b": "b", "i": "iu", "f": "fiu"}  # of NumPy, that are taken for those on the left
 # What reading a state that is none may raise.
-_GARBAGE = (LemaeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_GARBAGE = (
+    LemaeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,  # of torch
+    TypeError,
+    ValueError,
+)
 
 
 def whole(name: str, value: Any, *, lowest: int = 1, highest: int | None = None) -> int:
@@ -82,22 +90,25 @@ def array(
     dtype: Any,
     lowest: float | None = None,
     highest: float = math.inf,
+    *,
+    copy: bool = True,
 ) -> np.ndarray:
-    """A copy of ``value`` as an array.
+    """``value`` as an array.
 
     Args:
         name: of the argument.
         value: as given.
         shape: it must have; None for any length.
-        dtype: of the result; numbers that it would cut are refused.
+        dtype: of the result; numbers that it would cut are refused. None takes numbers as they are.
         lowest: that is taken; None takes all, also what is not finite.
         highest: that is taken.
+        copy: also where the type is right.
 
     Raises:
         ShapeError: if it has another shape.
         ConfigError: if it is of another kind, or a number is outside the bounds or not finite.
     """
-    given, wanted = as_array(value), np.dtype(dtype)
+    given, wanted = as_array(value), np.dtype(np.float64 if dtype is None else dtype)
     if given.ndim != len(shape) or any(
         length not in (None, own) for own, length in zip(given.shape, shape, strict=True)
     ):
@@ -111,7 +122,34 @@ def array(
             raise ConfigError(
                 f"{name} holds {given[~fits][0]}: give finite numbers from {lowest} to {highest}"
             )
-    return given.astype(wanted)
+    return given.astype(given.dtype if dtype is None else wanted, copy=copy)
+
+
+def alike(name: str, value: Any, own: Any) -> None:
+    """Refuse what is laid out otherwise than ``own``.
+
+    Args:
+        name: of the value.
+        value: as given.
+        own: mappings, at any depth, of arrays, tensors and plain values.
+
+    Raises:
+        ShapeError: if an array or a tensor has another shape.
+        ConfigError: if anything is of another type, or there are other keys.
+    """
+    kind: Any = Mapping if isinstance(own, Mapping) else type(own)
+    if not isinstance(value, kind) or isinstance(value, bool) is not isinstance(own, bool):
+        raise ConfigError(f"{name} is of type {type(value).__name__}: give {kind.__name__}")
+    if isinstance(own, Mapping):
+        if value.keys() != own.keys():
+            raise ConfigError(f"{name} has the keys {list(value)}: give {list(own)}")
+        for key, one in own.items():
+            alike(f"{name}.{key}", value[key], one)
+    elif hasattr(own, "dtype"):
+        if value.shape != own.shape:
+            raise ShapeError(f"{name} has shape {tuple(value.shape)}: give {tuple(own.shape)}")
+        if value.dtype != own.dtype:
+            raise ConfigError(f"{name} has type {value.dtype}: give {own.dtype}")
 
 
 def random_state(value: Any) -> Any:

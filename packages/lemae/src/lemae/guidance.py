@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +16,7 @@ import numpy as np
 
 from lemae._seeds import Purpose, number
 from lemae._values import reading
-from lemae.checks import check
+from lemae.checks import CheckReport, check
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, StateError
 from lemae.explore import KsmtExplorer
 from lemae.key_states import KeyState, KeyStateSet, shipped_for, shipped_key_states
@@ -265,11 +267,20 @@ def _found(settings: Settings, env: VectorEnvLike) -> KeyStateSet:
         source = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no text in UTF-8 ({error}): give Python source") from error
-    report = check(source, getattr(env, "task_spec", None), probes(env))
+    report = _checked(source, pickle.dumps((getattr(env, "task_spec", None), probes(env))))
     if report.key_states is None:
         raise KeyStateError(f"no function of {path} can be used: {report}")
     if len(report.key_states) < len(report.functions):
         warnings.warn(
             f"some functions of {path} are left out: {report}", LemaeWarning, stacklevel=4
         )
-    return report.key_states
+    return report.key_states[:]  # each run counts failures of its own
+
+
+@functools.lru_cache(maxsize=1)
+def _checked(source: str, on: bytes) -> CheckReport:
+    """One check for all runs of a process that read the same: each takes many child processes.
+
+    The task and the states are given as bytes, which can be compared.
+    """
+    return check(source, *pickle.loads(on))

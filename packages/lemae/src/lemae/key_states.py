@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,6 +27,7 @@ from lemae._kit.files import write_text_atomic
 from lemae._seeds import Purpose, generator
 from lemae._source import PREFIX, Candidate, capped, checked, join, split
 from lemae._symbolic import IndexProblemError, execute
+from lemae._values import whole
 from lemae.errors import ConfigError, IntegrityError, KeyStateError, ShapeError
 from lemae.probes import probes
 from lemae.subspace import Mode, coordinates, find_subspace
@@ -75,12 +77,13 @@ class KeyState:
             checked(self.source, self.name)
         except UnsafeCodeError as error:
             raise KeyStateError(f"{PREFIX}{self.name}: {error}") from error
-        bad = _outside(self.subspace, self.d)
-        if bad or not self.subspace or list(self.subspace) != sorted(set(self.subspace)):
+        given = self.subspace
+        bad = _not_whole(given) or _outside(given, self.d)
+        if bad or not given or list(given) != sorted(set(given)):
             there = "" if self.d is None else f" up to {self.d - 1}"
             raise KeyStateError(
-                f"the subspace of {self.name!r} is {list(self.subspace)}: give different indices "
-                f"of the state{there}, ascending, at least one"
+                f"the subspace of {self.name!r} is {list(given)}: give different whole numbers, "
+                f"indices of the state{there}, ascending, at least one"
             )
 
     def __call__(self, state: ArrayLike) -> bool:
@@ -421,15 +424,18 @@ class KeyStateSet(Sequence[KeyState]):
     def with_subspaces(self, subspaces: Mapping[str, Sequence[int]]) -> KeyStateSet:
         """Replace subspaces, by the name of the key state.
 
+        Args:
+            subspaces: indices of the state, in any order.
+
         Raises:
-            KeyStateError: if a name or an index does not exist.
+            KeyStateError: if a name or an index does not exist, or an index is no whole number.
         """
         strange = sorted(set(subspaces) - set(self.names))
         if strange:
             raise KeyStateError(f"no key state is named {strange}: choose from {list(self.names)}")
         return KeyStateSet(
             [
-                replace(key_state, subspace=tuple(sorted(set(subspaces[key_state.name]))))
+                replace(key_state, subspace=_ascending(key_state.name, subspaces[key_state.name]))
                 if key_state.name in subspaces
                 else key_state
                 for key_state in self
@@ -619,6 +625,21 @@ def _digest(content: Any) -> str:
 def _outside(indices: Iterable[int], d: int | None) -> list[int]:
     """Those that are no index of the state."""
     return [index for index in indices if index < 0 or (d is not None and index >= d)]
+
+
+def _ascending(name: str, subspace: Iterable[int]) -> tuple[int, ...]:
+    """Indices of any integer type, each once."""
+    try:
+        return tuple(sorted({whole("an index", index, lowest=0) for index in subspace}))
+    except (TypeError, ConfigError) as error:
+        raise KeyStateError(
+            f"the subspace of {name!r} is {subspace!r} ({error}): give indices of the state"
+        ) from error
+
+
+def _not_whole(indices: Iterable[Any]) -> bool:
+    """Whether one is no integer; a truth value is none."""
+    return any(isinstance(one, bool) or not isinstance(one, Integral) for one in indices)
 
 
 def _as_states(states: ArrayLike, d: int | None, least: int = 1) -> Array:

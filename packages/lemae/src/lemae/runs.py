@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import math
 import os
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, SupportsFloat
@@ -20,6 +22,7 @@ import numpy as np
 from lemae._kit import RunFolder
 from lemae._kit.files import write_text_atomic
 from lemae._kit.run import METRICS, SUMMARY
+from lemae._version import __version__
 from lemae.errors import ConfigError, IntegrityError, LemaeError, MissingExtraError, StateError
 from lemae.settings import Settings, check_fields
 
@@ -38,7 +41,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep a folder, which is made if need be, from other processes that write runs to it.
 
     The system lets go of it when this process ends, however that happens. Where it has no such
-    locks, as on Windows and on some shared disks, the folder is not kept from anybody.
+    locks, as on some shared disks, the folder is not kept from anybody; on Windows it is not kept
+    from other users and machines.
 
     Raises:
         ConfigError: if it is a file.
@@ -47,16 +51,11 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.is_file():
         raise ConfigError(f"{folder} is a file: name a folder for the run's results")
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+    handle, lock = _lock_of(folder)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock(handle)
+        except (BlockingIOError, PermissionError) as error:
             raise LemaeError(
                 f"another process is writing to {folder}: wait until it is done, or name another "
                 "folder"
@@ -66,6 +65,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _lock_of(folder: Path) -> tuple[int, Callable[[int], None]]:
+    """What is to be locked, and how; closing it lets go."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which locks no folders: a file stands for this one
+        msvcrt = importlib.import_module("msvcrt")
+        name = hashlib.sha256(os.path.normcase(folder.resolve()).encode()).hexdigest()[:16]
+        file = Path(tempfile.gettempdir()) / f"lemae-{name}.lock"
+        handle = os.open(file, os.O_RDWR | os.O_CREAT)
+        return handle, lambda handle: msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    handle = os.open(folder, os.O_RDONLY)
+    return handle, lambda handle: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def strangers(folder: Path) -> list[str]:
@@ -192,12 +205,18 @@ class Checkpoint:
         Raises:
             ConfigError: if it was saved with other settings.
             IntegrityError: if it is damaged.
-            StateError: if what the run reads from files has changed.
+            StateError: if another version saved it, or what the run reads from files has changed.
         """
         if not self.path.is_file():
             return None
         saved = load_tensors(self.path)
-        if saved.keys() != {"settings", "inputs", "state"}:
+        version = saved.get("version", __version__)
+        if version != __version__:
+            raise StateError(
+                f"{self.path} was written by lemae {version}, and this is {__version__}: go on "
+                f"with lemae {version}, or begin anew in another folder (--out)"
+            )
+        if saved.keys() != {"version", "settings", "inputs", "state"}:
             raise IntegrityError(
                 f"{self.path} is no checkpoint: remove {self.folder} to begin the run anew"
             )
@@ -216,8 +235,8 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved state in one move; a run that is killed meanwhile keeps the old one."""
-        saved = {"settings": self.settings, "inputs": self.inputs, "state": state}
-        save_tensors(saved, self.path)
+        saved = {"version": __version__, "settings": self.settings, "inputs": self.inputs}
+        save_tensors({**saved, "state": state}, self.path)
         self._saved_at_s = time.monotonic()  # writing a large one does not count
 
     def open_log(self, steps: int, *, tensorboard: bool = False) -> RunFolder:
@@ -320,6 +339,22 @@ def check_inputs(folder: Path, saved: Mapping[str, str], now: Mapping[str, str])
             f"{folder} holds a run that was begun with other contents of {', '.join(changed)}: "
             "restore them, or name another folder"
         )
+
+
+@contextlib.contextmanager
+def read_from(path: Path) -> Iterator[None]:
+    """Say of which file a state is that does not fit.
+
+    Raises:
+        StateError: the same, with the file and what to do.
+    """
+    try:
+        yield
+    except StateError as error:
+        raise StateError(
+            f"{path} cannot be used: {error}. If the task or lemae has changed since it was "
+            "written, restore that, or begin anew in another folder (--out)"
+        ) from error
 
 
 def save_tensors(state: Mapping[str, Any], path: Path) -> None:

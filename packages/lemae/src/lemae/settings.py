@@ -268,8 +268,9 @@ class Settings:
 
     def without_key_states(self) -> Settings:
         """The run of the base algorithm that takes the place of one without usable key states."""
+        explore = None if self.explore == "ksmt" else self.explore
         return replace(
-            self, method="plain", explore=None, **_OF_KEY_STATES, **_OF_LEMAE, **_OF_DISTANCES
+            self, method="plain", explore=explore, **_OF_KEY_STATES, **_OF_LEMAE, **_OF_DISTANCES
         )
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lemae._values import array, flag, reading, whole
 from lemae.errors import ConfigError, StateError
 
 
@@ -86,16 +87,19 @@ class Stagnation:
         """Go on where :meth:`state_dict` was taken.
 
         Raises:
-            StateError: if it was taken of another number of key states.
+            StateError: if it was taken of another number of key states, or is not what that method
+                returns; nothing is changed then.
         """
-        hits = np.asarray(state["hits"]).astype(np.int64)
-        if hits.shape != self.hits.shape:
-            raise StateError(
-                f"the state counts {len(hits)} key states, this one {len(self.hits)}: make it for "
-                "as many"
-            )
-        self.hits = hits
-        self.total = int(state["total"])
-        self.episodes = int(state["episodes"])
-        self.queries = int(state["queries"])
-        self._solved = bool(state["solved"])
+        with reading("this watch"):
+            total = whole("total", state["total"], lowest=0)
+            hits = array("hits", state["hits"], (None,), np.int64, 0, total)
+            if hits.shape != self.hits.shape:
+                raise StateError(
+                    f"the state counts {len(hits)} key states, this one {len(self.hits)}: make it "
+                    "like the saved one"
+                )
+            episodes = whole("episodes", state["episodes"], lowest=0, highest=total)
+            queries = whole("queries", state["queries"], lowest=0)
+            solved = flag("solved", state["solved"])
+        self.hits, self.total = hits, total
+        self.episodes, self.queries, self._solved = episodes, queries, solved

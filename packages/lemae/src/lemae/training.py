@@ -19,6 +19,7 @@ import torch
 from lemae import _foreign, baselines, runs
 from lemae._kit import RunFolder
 from lemae._seeds import Purpose, number
+from lemae._values import alike, array, flag, reading, real, whole
 from lemae.algos.evaluation import evaluate, validate
 from lemae.algos.ippo import IPPO, IPPOSettings
 from lemae.algos.qmix import QLearner, QSettings
@@ -101,7 +102,8 @@ def train(
         KeyStateError: without usable key states, if ``on_failure`` is ``"raise"``.
         LemaeError: if another process is writing to ``out``, or what is learned is not finite.
         MissingExtraError: without TensorBoard, if that was asked for.
-        StateError: if key states or a baseline's file are not those of the run in ``out``.
+        StateError: if key states or a baseline's file are not those of the run in ``out``, or its
+            checkpoint is of another version or does not fit.
         TaskError: if the task is unknown, or all its episodes break off.
 
     Warns:
@@ -124,7 +126,8 @@ def train(
             return done
         checkpoint = runs.Checkpoint(folder, settings.as_dict(), run.inputs, checkpoint_every_s)
         if (state := checkpoint.load()) is not None:
-            run.load_state_dict(state)
+            with runs.read_from(checkpoint.path):
+                run.load_state_dict(state)
         log = checkpoint.open_log(run.steps, tensorboard=tensorboard)
         while not run.is_finished():
             asked = len(run.requeries)
@@ -321,12 +324,17 @@ def load_policy(settings: Settings, out: str | Path) -> Learner:
     Raises:
         ConfigError: if the folder holds no finished run of these settings.
         IntegrityError: if the file is damaged.
+        StateError: if it does not fit what these settings make now.
     """
     folder = Path(out)
     if runs.finished(folder, settings.as_dict()) is None:
         raise ConfigError(f"{folder} holds no finished run: train first")
     learner = build_learner(settings, make_env(settings, 1))
-    _policy(learner).load_state_dict(runs.load_tensors(folder / runs.POLICY))
+    policy, saved = _policy(learner), runs.load_tensors(folder / runs.POLICY)
+    with runs.read_from(folder / runs.POLICY), reading(f"this policy of {settings.algo}"):
+        if isinstance(policy, torch.nn.Module):
+            alike("the policy", saved, policy.state_dict())
+        policy.load_state_dict(saved)
     return learner
 
 
@@ -660,14 +668,35 @@ class _Run:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, bit for bit."""
-        for name in _PLAIN:
-            setattr(self, name, state[name])
-        self.wins.extend(state["wins"])
-        self.example = None if state["example"] is None else Episodes(**state["example"])
-        self.collector.labeling_s, self.collector.aborted = state["collector"]
-        for name, part in self._parts().items():
-            part.load_state_dict(state["parts"][name])
+        """Go on where :meth:`state_dict` was taken, bit for bit.
+
+        Raises:
+            StateError: if it is of another run, or none; this one is then of no use any more.
+        """
+        with reading("this run"):
+            for name in ("counts", "times", "mastered", "curve", "requeries"):
+                alike(name, state[name], getattr(self, name))
+            if state["first_success_step"] is not None:
+                whole("first_success_step", state["first_success_step"])
+            for point in state["curve"]:
+                alike("a point of the curve", point, _POINT)
+            for question in state["requeries"]:
+                alike("a requery", {**question, "hits": {}}, _QUESTION)
+            alike("wins", state["wins"], [])
+            for name in _PLAIN:
+                setattr(self, name, state[name])
+            self.wins.extend(flag("wins", won) for won in state["wins"])
+            if (example := state["example"]) is not None:
+                sizes = (self.env.n_agents, self.env.n_actions)
+                self.example = Episodes(**example).checked(*sizes)
+            labeling_s, aborted = state["collector"]
+            self.collector.labeling_s = real("labeling_s", labeling_s)
+            self.collector.aborted = whole("aborted", aborted, lowest=0)
+            parts = self._parts()
+            if parts.keys() != state["parts"].keys():
+                raise ConfigError(f"it has the parts {list(state['parts'])}, not {list(parts)}")
+            for name, part in parts.items():
+                part.load_state_dict(state["parts"][name])
         if self.guidance is not None:
             self._take_key_states(self.guidance.key_states)
 
@@ -677,6 +706,8 @@ class _Run:
 
 
 _PLAIN = ("counts", "times", "first_success_step", "mastered", "curve", "requeries")
+_POINT = {"step": 0, "sampled": 0.0, "greedy": 0.0, "training": 0.0}
+_QUESTION: dict[str, Any] = {"step": 0, "episodes": 0, "hits": {}, "new": []}
 
 
 class _Visits:
@@ -708,5 +739,15 @@ class _Visits:
         return self._counts
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take them up."""
-        self._counts = dict(state)
+        """Take them up.
+
+        Raises:
+            StateError: if they are of other agents or cells, or none; nothing is changed then.
+        """
+        with reading("these visits"):
+            alike("visits", state, self._counts)
+            counts = {
+                name: array(name, state[name], own.shape, own.dtype, 0)
+                for name, own in self._counts.items()
+            }
+        self._counts = counts

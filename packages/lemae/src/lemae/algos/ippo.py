@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from lemae._seeds import Purpose, generator, number
+from lemae._values import flag, reading
+from lemae.algos._saved import check_networks, load_networks, networks_state
 from lemae.algos.networks import OneHot, Perceptrons
 from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError, ShapeError
@@ -183,6 +185,7 @@ class IPPO:
         self.settings = settings or IPPOSettings()
         self.device = torch.device(device)
         self._n_agents = n_agents
+        self._n_inputs = n_inputs if n_values is None else len(n_values)
         self._one_hot = None if n_values is None else OneHot(n_values)
         size = n_inputs if self._one_hot is None else self._one_hot.size
 
@@ -399,20 +402,35 @@ class IPPO:
     def state_dict(self) -> dict[str, Any]:
         """Weights, state of Adam, recent wins, and the episodes to imitate."""
         return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            **networks_state(self._optimizer, actor=self.actor, critic=self.critic),
             "wins": list(self._wins),
             "imitated": None if self._imitated is None else vars(self._imitated),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, bit for bit; :meth:`reseed` then as well."""
-        self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._wins = deque(state["wins"], maxlen=100)
-        self._imitated = None if state["imitated"] is None else Episodes(**state["imitated"])
+        """Go on where :meth:`state_dict` was taken, bit for bit; :meth:`reseed` then as well.
+
+        Raises:
+            StateError: if it was taken of networks of other sizes, or is not what that method
+                returns; nothing is changed then.
+        """
+        networks = {"actor": self.actor, "critic": self.critic}
+        with reading("this learner"):
+            check_networks(state, self._optimizer, **networks)
+            wins = [flag("wins", won) for won in state["wins"]]
+            imitated = None if state["imitated"] is None else self._playable(state["imitated"])
+        load_networks(state, self._optimizer, **networks)
+        self._wins = deque(wins, maxlen=100)
+        self._imitated = imitated
+
+    def _playable(self, saved: Mapping[str, Any]) -> Episodes:
+        """Episodes that these networks can learn from."""
+        found = Episodes(**saved).checked(self._n_agents, self.actor.last_bias.shape[-1])
+        of_state = self._one_hot is not None or found.observations is None
+        inputs = found.states if of_state else found.observations
+        if inputs is None or inputs.shape[-1] != self._n_inputs:
+            raise ShapeError(f"the episodes have inputs of another length than {self._n_inputs}")
+        return found
 
 
 def clipped(ratio: Tensor, estimates: Tensor, clip: float) -> Tensor:

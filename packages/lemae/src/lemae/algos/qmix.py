@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from lemae._seeds import Purpose, generator, number
+from lemae._values import reading, whole
+from lemae.algos._saved import check_networks, load_networks, networks_state
 from lemae.algos.networks import OneHot
 from lemae.algos.replay import EpisodeReplay
 from lemae.algos.rollout import Episodes
@@ -248,7 +250,7 @@ class QLearner:
         seen = state if n_observed is None else (n_observed, 0)
         # Layers draw from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number(Purpose.WEIGHTS, seed))
+            torch.default_generator.manual_seed(number(Purpose.WEIGHTS, seed))
             agents = Agents(*seen, n_agents, n_actions, chosen)
             mixer = Mixer(*state, n_agents, chosen)
         self.networks = nn.ModuleDict({"agents": agents, "mixer": mixer}).to(self.device)
@@ -392,17 +394,27 @@ class QLearner:
     def state_dict(self) -> dict[str, Any]:
         """Networks, state of Adam, the replay and the counts."""
         return {
-            "networks": self.networks.state_dict(),
-            "older": self._older.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            **networks_state(self._optimizer, networks=self.networks, older=self._older),
             "replay": self.replay.state_dict(),
             "counts": [self.steps, self.episodes, self.updates, self._copied_at],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, bit for bit."""
-        self.networks.load_state_dict(state["networks"])
-        self._older.load_state_dict(state["older"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.replay.load_state_dict(state["replay"])
-        self.steps, self.episodes, self.updates, self._copied_at = state["counts"]
+        """Go on where :meth:`state_dict` was taken, bit for bit.
+
+        Raises:
+            StateError: if it was taken of networks or a replay of other sizes, or is not what that
+                method returns; nothing is changed then.
+        """
+        networks = {"networks": self.networks, "older": self._older}
+        with reading("this learner"):
+            check_networks(state, self._optimizer, **networks)
+            steps, episodes, updates, copied_at = (
+                whole("counts", count, lowest=0) for count in state["counts"]
+            )
+            replay = EpisodeReplay(self.replay.capacity, self.replay.episode_limit)
+            replay.load_state_dict(state["replay"])
+        load_networks(state, self._optimizer, **networks)
+        self.replay = replay
+        self.steps, self.episodes, self.updates = steps, episodes, updates
+        self._copied_at = copied_at

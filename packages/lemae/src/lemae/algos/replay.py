@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lemae._values import reading, whole
 from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError, ShapeError, StateError
 
@@ -100,14 +101,7 @@ class EpisodeReplay:
             else:
                 rows = column[drawn, : column.shape[1] - cut]
                 found[name] = np.ascontiguousarray(rows.swapaxes(0, 1))
-        shape = found["actions"].shape
-        return Episodes(
-            **found,
-            log_probs=np.zeros(shape, np.float32),
-            random=np.zeros(shape, bool),
-            epsilon=np.zeros(shape[:2], np.float32),
-            chains=[self._chains[slot] for slot in drawn.tolist()],
-        )
+        return _episodes(found, [self._chains[slot] for slot in drawn.tolist()])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything stored, as arrays and plain values."""
@@ -123,21 +117,39 @@ class EpisodeReplay:
         """Go on where :meth:`state_dict` was taken.
 
         Raises:
-            StateError: if that replay had another size.
+            StateError: if that replay had another size, or it is not what that method returns;
+                nothing is changed then.
         """
-        for name in ("capacity", "episode_limit"):
-            if state[name] != getattr(self, name):
-                raise StateError(
-                    f"the saved replay has {name} {state[name]}, this one {getattr(self, name)}: "
-                    "make it with the same settings"
-                )
-        self._columns = {}
-        for name, value in state["columns"].items():
-            rows = np.asarray(value)
-            self._columns[name] = np.zeros((self.capacity, *rows.shape[1:]), rows.dtype)
-            self._columns[name][: len(rows)] = rows
-        self._chains = [tuple((t, k) for t, k in chain) for chain in state["chains"]]
-        self._next = state["next"]
+        with reading("this replay"):
+            for name in ("capacity", "episode_limit"):
+                if state[name] != getattr(self, name):
+                    raise StateError(
+                        f"the saved replay has {name} {state[name]}, this one "
+                        f"{getattr(self, name)}: make it with the same settings"
+                    )
+            saved = {name: np.asarray(rows) for name, rows in state["columns"].items()}
+            chains = list(state["chains"])
+            following = whole("next", state["next"], lowest=0, highest=self.capacity - 1)
+            if saved or chains:
+                chains = self._seen(saved, chains).chains
+            if len(chains) != following and len(chains) != self.capacity:
+                raise ConfigError(f"it holds {len(chains)} episodes, and {following} is next")
+        columns = {}
+        for name, rows in saved.items():
+            columns[name] = np.zeros((self.capacity, *rows.shape[1:]), rows.dtype)
+            columns[name][: len(rows)] = rows
+        self._columns, self._chains, self._next = columns, chains, following
+
+    def _seen(self, columns: Mapping[str, np.ndarray], chains: list[Any]) -> Episodes:
+        """What saved columns hold, not copied, if it is episodes as they are kept here."""
+        turned = {
+            name: column if column.ndim == 1 else column.swapaxes(0, 1)
+            for name, column in columns.items()
+        }
+        episodes = _episodes(turned, chains).checked()
+        if len(episodes.actions) != self.episode_limit:
+            raise ShapeError(f"its episodes have room for {len(episodes.actions)} steps")
+        return episodes
 
     def _check(self, given: dict[str, np.ndarray], steps: int) -> None:
         """Compare with what is stored; the first episodes say how all are laid out."""
@@ -168,3 +180,15 @@ class EpisodeReplay:
                 f"the episodes are laid out as {shapes}, those stored as {stored}: keep episodes "
                 "of one task in a replay"
             )
+
+
+def _episodes(found: Mapping[str, Any], chains: list[Any]) -> Episodes:
+    """Episodes of which nobody knows any more how they were explored."""
+    shape = found["actions"].shape
+    return Episodes(
+        **found,
+        log_probs=np.zeros(shape, np.float32),
+        random=np.zeros(shape, bool),
+        epsilon=np.zeros(shape[:2], np.float32),
+        chains=chains,
+    )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from lemae._success import by_reward
+from lemae._values import array
 from lemae.errors import ConfigError, ShapeError, TaskError
+from lemae.labels import check_chain
 
 
 class VectorEnvLike(Protocol):
@@ -201,6 +205,49 @@ class Episodes:
             return None
         first = self.lengths[self.success].min()
         return int(np.minimum(self.lengths, first).sum())
+
+    def checked(self, n_agents: int | None = None, n_actions: int | None = None) -> Episodes:
+        """These episodes, seen as what the class says, if they are that.
+
+        Args:
+            n_agents: n; None for any.
+            n_actions: A; None for any.
+
+        Raises:
+            ShapeError: if an array has another shape.
+            ConfigError: if it holds other values, or a chain is of no such episode.
+        """
+        steps, count, team = self.actions.shape
+        team = team if n_agents is None else n_agents
+        shapes: dict[str, tuple[Any, tuple[int | None, ...]]] = {
+            "states": (None, (steps + 1, count, None)),
+            "actions": (np.int64, (steps, count, team)),
+            "rewards": (None, (steps, count)),
+            "log_probs": (None, (steps, count, team)),
+            "random": (bool, (steps, count, team)),
+            "epsilon": (None, (steps, count)),
+            "lengths": (np.int64, (count,)),
+            "success": (bool, (count,)),
+            "terminated": (bool, (count,)),
+        }
+        if self.observations is not None:
+            shapes["observations"] = (None, (steps + 1, count, team, None))
+        if self.available is not None:
+            shapes["available"] = (bool, (steps + 1, count, team, n_actions))
+        chains = [tuple((index(t), index(k)) for t, k in chain) for chain in self.chains]
+        seen = Episodes(
+            chains=chains,
+            **{
+                name: array(name, getattr(self, name), shape, dtype, copy=False)
+                for name, (dtype, shape) in shapes.items()
+            },
+        )
+        array("lengths", seen.lengths, (count,), np.int64, 0, steps)
+        last = math.inf if n_actions is None else n_actions - 1
+        array("actions", seen.actions[seen.valid], (None, team), np.int64, 0, last)
+        for chain, length in zip(chains, seen.lengths.tolist(), strict=True):
+            check_chain(chain, length, 1 + max((k for _, k in chain), default=0))
+        return seen
 
     def select(self, episodes: np.ndarray) -> Episodes:
         """Some of the episodes, copied.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
-from lemae._values import real, whole
+from lemae._values import alike, array, reading, real, whole
 from lemae.algos.rollout import Actor, Episodes
 from lemae.errors import ConfigError, ShapeError
 
@@ -373,16 +373,57 @@ class CMAE:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, bit for bit; :meth:`reseed` then as well."""
-        self.episodes, self.updates, part = state["progress"]
-        self.part = tuple(part)
-        self._row_codes, self._values = np.array(state["codes"]), np.array(state["values"])
-        self._numbers = {code: row for row, code in enumerate(self._row_codes.tolist())}
-        self._ways = [
-            dict(zip(rows, np.array(values), strict=True)) for rows, values in state["ways"]
-        ]
-        self._counts = {tuple(part): np.array(counts) for part, counts in state["counts"]}
-        self._replay = {name: np.array(column) for name, column in state["replay"].items()}
+        """Go on where :meth:`state_dict` was taken, bit for bit; :meth:`reseed` then as well.
+
+        Raises:
+            StateError: if it was taken of a learner of other sizes, or is not what that method
+                returns; nothing is changed then.
+        """
+        _, *sizes = self._values.shape
+        with reading("this learner"):
+            episodes, updates, part = state["progress"]
+            episodes = whole("episodes", episodes, lowest=0)
+            updates = whole("updates", updates, lowest=0)
+            last = math.prod(self.n_values) - 1
+            codes = array("codes", state["codes"], (None,), np.int64, 0, last)
+            numbers = {code: row for row, code in enumerate(codes.tolist())}
+            if len(numbers) < len(codes):
+                raise ConfigError("it holds a state twice")
+            values = array("values", state["values"], (len(codes), *sizes), np.float64, -math.inf)
+            ways = [self._saved_way(rows, of_rows, len(codes)) for rows, of_rows in state["ways"]]
+            counts = dict(self._saved_counts(*saved) for saved in state["counts"])
+            if {(index,) for index in range(len(self.n_values))} - counts.keys():
+                raise ConfigError("it does not count in every index of the state")
+            if tuple(part) not in {(), *counts}:
+                raise ConfigError(f"its part is {part}, in which it does not count")
+            replay = self._saved_replay(state["replay"], len(codes))
+        self.episodes, self.updates, self.part = episodes, updates, tuple(part)
+        self._row_codes, self._numbers, self._values = codes, numbers, values
+        self._ways, self._counts, self._replay = ways, counts, replay
+
+    def _saved_way(self, rows: Any, values: Any, known: int) -> dict[int, np.ndarray]:
+        """A way through some of the known states."""
+        numbers = [whole("a row", row, lowest=0, highest=known - 1) for row in rows]
+        shape = (len(numbers), *self._values.shape[1:])
+        return dict(zip(numbers, array("ways", values, shape, np.float64, -math.inf), strict=True))
+
+    def _saved_counts(self, part: Any, counts: Any) -> tuple[tuple[int, ...], np.ndarray]:
+        """A part of the state space, and what was counted there."""
+        last = len(self.n_values) - 1
+        indices = tuple(whole("an index", index, lowest=0, highest=last) for index in part)
+        if not indices or indices != tuple(sorted(set(indices))):
+            raise ConfigError(f"its part {indices} is none of the state")
+        cells = math.prod(self.n_values[index] for index in indices)
+        return indices, array("counts", counts, (cells, self._joint), np.int64, 0)
+
+    def _saved_replay(self, saved: Any, known: int) -> dict[str, np.ndarray]:
+        """Episodes through the known states."""
+        alike("replay", saved, self._replay)
+        steps, n_actions = saved["rewards"].shape[1], self._values.shape[2]
+        highest = {"rows": max(known - 1, 0), "actions": n_actions - 1, "lengths": steps}
+        for name, last in highest.items():
+            array(name, saved[name], saved[name].shape, np.int64, 0, last)
+        return {name: column.copy() for name, column in saved.items()}
 
 
 class _Policy:

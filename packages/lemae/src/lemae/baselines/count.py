@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
-from lemae._values import whole
+from lemae._values import array, whole
 from lemae.baselines.novelty import NoveltyBonus
 from lemae.errors import ConfigError, ShapeError, StateError
 from lemae.task import TaskSpec
@@ -144,21 +144,19 @@ class CountBonus(NoveltyBonus):
             "counts": [counts.copy() for counts in self._counts],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
-
-        Raises:
-            StateError: if that bonus hashed otherwise.
-        """
-        saved = np.asarray(state["multipliers"]).view(np.uint64)
-        if not np.array_equal(saved, self._multipliers):
+    def _load_learned(self, state: Mapping[str, Any]) -> None:
+        if not np.array_equal(state["multipliers"], self._multipliers.view(np.int64)):
             raise StateError(
                 "the saved counts are of other groups, states or another seed: make the bonus with "
                 "the same arguments"
             )
-        super().load_state_dict(state)
-        self._cells = [np.array(cells).view(np.uint64) for cells in state["cells"]]
-        self._counts = [np.array(counts) for counts in state["counts"]]
+        found, counts = [], []
+        for _, cells, often in zip(self.groups, state["cells"], state["counts"], strict=True):
+            found.append(array("cells", cells, (None,), np.int64).view(np.uint64))
+            counts.append(array("counts", often, found[-1].shape, np.int64, 1))
+            if (found[-1][1:] <= found[-1][:-1]).any():
+                raise ConfigError("its cells are not in order")
+        self._cells, self._counts = found, counts
 
     def _codes(self, states: np.ndarray) -> np.ndarray:
         """A number for the cell of each state and group, uint64 ``[M, groups]``."""

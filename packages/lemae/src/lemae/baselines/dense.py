@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lemae.algos.rollout import Episodes, VectorEnvLike
+from lemae.baselines.fixed import FixedBonus
 from lemae.errors import ConfigError
 
 
@@ -53,7 +54,7 @@ class DenseRewards:
         return state, dense, terminated, truncated, {"success": sparse > 0, **info}
 
 
-class NoBonus:
+class NoBonus(FixedBonus):
     """Adds nothing: the environment pays its dense reward itself.
 
     Args:
@@ -71,16 +72,6 @@ class NoBonus:
                 'info["dense_reward"] in lemae.baselines.DenseRewards. Grid tasks have none'
             )
 
-    def observe(self, episodes: Episodes) -> None:
-        """Nothing is learned."""
-
     def bonus(self, episodes: Episodes) -> np.ndarray:
         """Zeros, float64 ``[T, B]``."""
         return np.zeros(episodes.rewards.shape)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to go on from."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from lemae._values import real
 from lemae.algos.rollout import Episodes
+from lemae.baselines.fixed import FixedBonus
 
 
-class DiscriminatorBonus:
+class DiscriminatorBonus(FixedBonus):
     """Pays for the step after which a key state is first true in its episode.
 
     What is left of LEMAE without distances, memory and plans. The variant of ELLM in the paper
@@ -32,9 +30,6 @@ class DiscriminatorBonus:
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = real("scale", scale)
 
-    def observe(self, episodes: Episodes) -> None:
-        """Nothing is learned."""
-
     def bonus(self, episodes: Episodes) -> np.ndarray:
         """What to add to the rewards of episodes: float64 ``[T, B]``."""
         found = np.zeros(episodes.rewards.shape)
@@ -42,10 +37,3 @@ class DiscriminatorBonus:
             for t, _ in chain:
                 found[t - 1, episode] += self.scale
         return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to go on from."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lemae._seeds import Purpose, generator
-from lemae._values import real
+from lemae._values import alike, reading, real, whole
 from lemae.algos.rollout import Episodes
 from lemae.instances import l1
 
@@ -53,8 +53,14 @@ class HerBonus:
         return {"drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, bit for bit."""
-        self._drawn = state["drawn"]
+        """Go on where :meth:`state_dict` was taken, bit for bit.
+
+        Raises:
+            StateError: if it is not what that method returns; nothing is changed then.
+        """
+        with reading("this bonus"):
+            alike("the state", state, self.state_dict())
+            self._drawn = whole("drawn", state["drawn"], lowest=0)
 
 
 def later_times(t: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:

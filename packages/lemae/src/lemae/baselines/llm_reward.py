@@ -18,6 +18,7 @@ from lemae._codegen import Policy, UnsafeCodeError, check, load_function
 from lemae._kit.files import write_text_atomic
 from lemae._values import real
 from lemae.algos.rollout import Episodes
+from lemae.baselines.fixed import FixedBonus
 from lemae.errors import ConfigError, IntegrityError, LemaeWarning, ShapeError
 
 POLICY = Policy(entry="reward", signatures=(("state", "next_state"),))
@@ -67,7 +68,7 @@ class RewardFunction:
         path = Path(path)
         source_path = path / SOURCE_FILE if path.is_dir() else path
         try:
-            source = source_path.read_text(encoding="utf-8")
+            source = source_path.read_text(encoding="utf-8-sig")
             meta = {} if source_path == path else json.loads((path / META_FILE).read_text("utf-8"))
             made = cls(source, meta=meta)
         except FileNotFoundError as error:
@@ -136,7 +137,7 @@ class RewardFunction:
         rewards[~finite] = 0
 
 
-class RewardBonus:
+class RewardBonus(FixedBonus):
     """Adds what a reward function pays.
 
     Args:
@@ -154,9 +155,6 @@ class RewardBonus:
         self.function = function
         self.scale = real("scale", scale, -math.inf)
 
-    def observe(self, episodes: Episodes) -> None:
-        """Nothing is learned."""
-
     def bonus(self, episodes: Episodes) -> np.ndarray:
         """What to add to the rewards of episodes: float64 ``[T, B]``, 0 behind their ends."""
         found = np.zeros(episodes.rewards.shape)
@@ -164,10 +162,3 @@ class RewardBonus:
         paid = self.function(episodes.states[:-1][valid], episodes.states[1:][valid])
         found[valid] = self.scale * paid
         return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to go on from."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lemae._values import real
+from lemae._values import flag, reading, real
 from lemae.algos.rollout import Episodes
 
 
@@ -59,5 +59,17 @@ class NoveltyBonus(ABC):
         return {"solved": self.solved}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
-        self.solved = state["solved"]
+        """Go on where :meth:`state_dict` was taken, bit for bit.
+
+        Raises:
+            StateError: if it was taken of a bonus with other arguments, or is not what that method
+                returns; nothing is changed then.
+        """
+        with reading("this bonus"):
+            solved = flag("solved", state["solved"])
+            self._load_learned(state)
+        self.solved = solved
+
+    @abstractmethod
+    def _load_learned(self, state: Mapping[str, Any]) -> None:
+        """Take up what a subclass added, all of it or, with any error, nothing."""

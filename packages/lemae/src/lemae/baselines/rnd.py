@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lemae._seeds import Purpose, number
 from lemae._values import real, whole
+from lemae.algos._saved import check_networks, load_networks, networks_state
 from lemae.baselines.novelty import NoveltyBonus
 from lemae.errors import ConfigError, ShapeError
 from lemae.task import TaskSpec
@@ -69,7 +70,7 @@ class RandomDistillation(NoveltyBonus):
         self._square = 0.0  # running mean of squared errors
         # Layers draw from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number(Purpose.BASELINE, seed))
+            torch.default_generator.manual_seed(number(Purpose.BASELINE, seed))
             self.target = nn.Sequential(
                 nn.Linear(self._read.size, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
             ).requires_grad_(False)
@@ -120,20 +121,18 @@ class RandomDistillation(NoveltyBonus):
         """Both networks, the state of Adam and the running mean."""
         return {
             **super().state_dict(),
-            "target": self.target.state_dict(),
-            "predictor": self.predictor.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            **networks_state(self._optimizer, target=self.target, predictor=self.predictor),
             "learned": self._learned,
             "square": self._square,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, bit for bit."""
-        super().load_state_dict(state)
-        self.target.load_state_dict(state["target"])
-        self.predictor.load_state_dict(state["predictor"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._learned, self._square = state["learned"], state["square"]
+    def _load_learned(self, state: Mapping[str, Any]) -> None:
+        networks = {"target": self.target, "predictor": self.predictor}
+        check_networks(state, self._optimizer, **networks)
+        learned = whole("learned", state["learned"], lowest=0)
+        square = real("square", state["square"])
+        load_networks(state, self._optimizer, **networks)
+        self._learned, self._square = learned, square
 
 
 class _Features:

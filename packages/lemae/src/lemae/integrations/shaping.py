@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lemae._arrays import as_array
+from lemae._values import reading
 from lemae.errors import ConfigError
 from lemae.key_states import KeyStateSet
 from lemae.ksmt import Memory, make_memory
@@ -138,7 +140,11 @@ class Shaping:
         """Go on where :meth:`state_dict` was taken, bit for bit.
 
         Raises:
-            StateError: if it was taken with another memory or other key states.
+            StateError: if it was taken with another memory or other key states, or is not what that
+                method returns; nothing is changed then.
         """
+        with reading("this shaping"):
+            # Tried on a copy: what is refused after it must not have changed the memory.
+            copy.copy(self.memory).load_state_dict(state["memory"])
+            self.relabeler.load_state_dict(state["relabeler"])
         self.memory.load_state_dict(state["memory"])
-        self.relabeler.load_state_dict(state["relabeler"])
