@@ -132,7 +132,7 @@ def test_the_whole_dialogue_with_a_server(service, tmp_path):
     names = {path.name for path in (tmp_path / "f").iterdir()}
     assert {"latent_reward.py", "meta.json", "transcript.jsonl", "replies.sqlite"} <= names
     for path in (tmp_path / "f").iterdir():
-        assert b"4711" not in path.read_bytes()  # the key is nowhere
+        assert b"secret-4711" not in path.read_bytes()  # the key is nowhere
     run("verify", tmp_path / "f", "--task", "Pendulum-v1")
     count = len(requests)
     done = run(*arguments, "--out", tmp_path / "f")  # from the cache, the server is out of replies

@@ -3,9 +3,11 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -43,6 +45,20 @@ def run(*arguments, code=0, cwd=None, **env):
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     assert "Traceback" not in done.stderr
     return done
+
+
+def test_a_task_may_be_a_module_in_the_folder_at_hand(tmp_path):
+    (tmp_path / "my_task.py").write_text(
+        "from lemae import envs\n\ndef make(num_envs):\n"
+        "    return envs.make('pass', num_envs=num_envs, size=10)\n",
+        encoding="utf-8",
+    )
+    program = shutil.which("lemae", path=Path(sys.executable).parent)
+    done = subprocess.run(
+        [program, "prompt", "--task", "my_task:make"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10" in done.stdout
 
 
 def without_matplotlib(folder):

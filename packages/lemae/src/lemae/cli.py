@@ -6,6 +6,7 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from enum import Enum
 from functools import partial
@@ -447,4 +448,5 @@ def info(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
+    sys.path.append(str(Path.cwd()))  # a task may be a module beside its user
     execute(app, failures=(LemaeError, CodegenError), usage=(ConfigError, TaskError))

@@ -27,7 +27,8 @@ def layout(task: str | MPETask, role: str | None = None) -> list[dict[str, Any]]
         ConfigError: for an unknown task or role.
 
     Example:
-        >>> layout("triangle-area-3")[4]["name"]
+        >>> entry = layout("triangle-area-3")[4]
+        >>> entry["name"]
         'x of obstacle 1 relative to the agent (always in the same order)'
     """
     task = get_task(task)
