@@ -1,0 +1,1 @@
+"""What the numbered scripts share; nothing here is part of a package."""
