@@ -62,7 +62,7 @@ def train(model, parts, rows, to_batch, **options):
 def main():
     from parts import docstrings, runs, tables  # the folder beside this file
 
-    args, folder = runs.begin(__doc__, "Optimizer steps, of 8 texts,", 80, 2, RunFolder)
+    args, folder = runs.begin(__doc__, "Optimizer steps, of 8 texts,", 80, 1, RunFolder)
     rows = []
     for seed in args.seeds:
         train_rows, test_rows, to_batch = docstrings.load(20 if args.smoke else 300, seed)

@@ -36,7 +36,7 @@ def write(credit_task, explore_task, states, model, base_url, out):
     env = envs.make(explore_task, num_envs=16)
     tried = probes(env, states)  # what functions are checked on
     key_states = lemae.generate(env.task_spec, llm, tried, out=out / "lemae", usage=spent)
-    print(f"lare, {credit_task}: {', '.join(factors.names)}")
+    print(f"lare, {credit_task}: {', '.join(factors.names or ['unnamed factors'])}")
     print(f"lemae, {explore_task}: {', '.join(key_states.names)}")
     asked = usage.requests + spent.requests
     print(f"{asked} replies from the model, {usage.cached + spent.cached} from the file")
