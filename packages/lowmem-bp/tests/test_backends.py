@@ -215,6 +215,53 @@ def test_second_derivatives_and_transforms_go_round_the_kernels(native):
     assert_within(rows, torch.stack([torch.func.grad(total)(row) for row in x.detach()]))
 
 
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
+def test_the_default_dtype_is_of_no_account(native, default):
+    x = torch.randn(70, 48, dtype=torch.float32)
+    weight, bias = torch.randn(48, dtype=torch.float32), torch.randn(48, dtype=torch.float32)
+
+    def gradients(backend):
+        leaves = [part.clone().requires_grad_() for part in (x, weight, bias)]
+        y = L.ms_layer_norm(leaves[0], (48,), *leaves[1:], backend=backend)
+        return torch.autograd.grad(y.square().sum(), leaves)
+
+    expected = gradients("torch")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        found = gradients("native")
+    finally:
+        torch.set_default_dtype(before)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert_within(one, other)
+
+
+@needs_native
+def test_the_default_device_is_of_no_account():
+    x = torch.randn(40, 48)
+    with torch.device("meta"):
+        q, scale = backends.resolve("native").quantize_int8(x)
+        packed = backends.resolve("native").pack_steps(x, [-1.0, 0.0, 1.0], 2)
+        z, r = backends.resolve("native").normalize(
+            x, centred=True, n_dims=1, eps=1e-5, dtype=torch.float32
+        )
+    assert {part.device.type for part in (q, scale, packed, z, r)} == {"cpu"}
+    assert torch.equal(packed, TorchBackend.pack_steps(x, [-1.0, 0.0, 1.0], 2))
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_parameters_of_another_width_are_an_error(native, width):
+    z, r, weight = torch.randn(6, 16), torch.ones(6, 1), torch.randn(width)
+    options = {"offset": 0.0, "dtype": torch.float32}
+    with pytest.raises(RuntimeError, match="size"):
+        native.affine(z, weight, round_first=None, **options)
+    with pytest.raises(RuntimeError, match="size"):
+        native.norm_backward(
+            z, r, z, weight, centred=False, n_dims=1, needs=(True, True, False), **options
+        )
+
+
 # --- which one ---
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Container
 from ctypes import POINTER, c_double, c_float, c_int, c_size_t, c_void_p
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, takes
+from lowmem_bp.backends.fallback import NARROW, affine_dtype, fits, or_torch, takes
 from lowmem_bp.errors import BackendError
 
 _INTERFACE = 2
@@ -85,7 +86,7 @@ class NativeBackend:
         if not _takes(x, dtypes=_DTYPES):
             return None
         x = x.contiguous()
-        packed = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
+        packed = x.new_empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
         table = (c_double * len(cuts))(*cuts)
         _call("pack_steps", x, _DTYPES[x.dtype], table, bits, packed, x.numel())
         return packed
@@ -124,7 +125,7 @@ class NativeBackend:
         x = x.contiguous()
         columns = x.shape[-1]
         q = torch.empty_like(x, dtype=torch.int8)
-        scale = torch.empty(*x.shape[:-1], -(-columns // 128), dtype=torch.bfloat16)
+        scale = x.new_empty(*x.shape[:-1], -(-columns // 128), dtype=torch.bfloat16)
         _call("quantize", x, _DTYPES[x.dtype], q, scale, *_rows(x, columns))
         return q, scale
 
@@ -183,9 +184,9 @@ class NativeBackend:
             return None
         x = x.contiguous()
         z = torch.empty_like(x, dtype=dtype)
-        r = torch.empty(*x.shape[: x.dim() - n_dims], *[1] * n_dims, dtype=torch.float32)
+        r = x.new_empty(*x.shape[: x.dim() - n_dims], *[1] * n_dims, dtype=torch.float32)
         args = (x, _DTYPES[x.dtype], eps, z, _DTYPES[dtype], r)
-        _call("normalize", *args, *_rows(x, columns), _scratch(columns))
+        _call("normalize", *args, *_rows(x, columns), _scratch(x, columns))
         return z, r
 
     @staticmethod
@@ -210,7 +211,7 @@ class NativeBackend:
         y = torch.empty_like(z, dtype=result)
         columns = weight.numel()
         args = (z, _DTYPES[z.dtype], scale, shift, y, _DTYPES[result])
-        _call("affine", *args, *_rows(z, columns), _scratch(columns))
+        _call("affine", *args, *_rows(z, columns), _scratch(z, columns))
         return y
 
     @staticmethod
@@ -231,16 +232,17 @@ class NativeBackend:
         columns = _columns(z, n_dims)
         parameters = () if weight is None else (weight,)
         wrong = dtype not in NARROW or r.dtype != torch.float32 or not columns
-        if wrong or not _takes(z, r, grad, *parameters):
+        if wrong or not fits(z, *parameters) or not _takes(z, r, grad, *parameters):
             return None
         z, grad, r = z.contiguous(), grad.contiguous(), r.contiguous()
         scale = None if weight is None else _row(weight, offset)
         grad_x = torch.empty_like(z, dtype=dtype) if needs[0] else None
         threads = torch.get_num_threads()
         # One row of sums per thread, added up in the end: the order depends on their number alone.
-        sums = [torch.zeros(threads, columns) if need else None for need in needs[1:]]
+        zeros = partial(z.new_zeros, threads, columns, dtype=torch.float32)
+        sums = [zeros() if need else None for need in needs[1:]]
         args = (z, _DTYPES[z.dtype], r, grad, _DTYPES[grad.dtype], scale, centred, grad_x)
-        rows = (*sums, *_rows(z, columns), _scratch(3 * columns))
+        rows = (*sums, *_rows(z, columns), _scratch(z, 3 * columns))
         _call("norm_backward", *args, _DTYPES[dtype], *rows)
         shape = z.shape[z.dim() - n_dims :]
         grad_weight, grad_bias = (None if s is None else s.sum(0).view(shape) for s in sums)
@@ -300,8 +302,9 @@ def _rows(x: Tensor, columns: int) -> tuple[int, int]:
     return (x.numel() // columns if columns else 0), columns
 
 
-def _scratch(columns: int) -> Tensor:
-    return torch.empty(torch.get_num_threads() * columns)
+def _scratch(x: Tensor, columns: int) -> Tensor:
+    """Room for the threads, of the dtype that C expects whatever torch's default is."""
+    return x.new_empty(torch.get_num_threads() * columns, dtype=torch.float32)
 
 
 def _row(parameter: Tensor, offset: float = 0.0) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, takes
+from lowmem_bp.backends.fallback import NARROW, affine_dtype, fits, or_torch, takes
 from lowmem_bp.errors import BackendError
 
 _KINDS: dict[Any, str] = {F.silu: "silu", F.gelu: "gelu", gelu_tanh: "gelu_tanh"}
@@ -230,7 +230,8 @@ class TritonBackend:
         shape = z.shape[z.dim() - n_dims :]
         columns = shape.numel()
         parameters = () if weight is None else (weight,)
-        if dtype not in NARROW or not _fits(columns) or not _takes(z, r, grad, *parameters):
+        wrong = dtype not in NARROW or r.dtype != torch.float32 or not _fits(columns)
+        if wrong or not fits(z, *parameters) or not _takes(z, r, grad, *parameters):
             return None
         z, r, grad = z.contiguous(), r.contiguous(), grad.contiguous()
         weight = None if weight is None else weight.contiguous()

@@ -6,6 +6,12 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Codes are packed and looked up by words, lowest byte first; without the extension plain torch does
+   the work. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "lowmem-bp has no kernels for big-endian processors"
+#endif
+
 /* The numbers are known to backends/native.py. */
 enum dtype { F32, BF16, F16, F64 };
 enum gate { SILU, GELU, GELU_TANH };
