@@ -118,8 +118,11 @@ def test_unsafe_code_never_starts(steps, tmp_path):
 
 
 def test_what_holds_a_child_is_told_even_if_it_is_killed(steps):
-    slow = ["x = observation[:, 0:1]", "for i in range(60):", "    for j in range(60):"]
-    slow += ["        x = np.sin(x)", "return [x]"]
+    # Many calls on one element each: an allowance of elements would end large ones before.
+    sines = "np.sin(" * 20 + "x" + ")" * 20
+    slow = ["x = observation[0:1, 0:1]", "for i in range(60):", "    for j in range(60):"]
+    slow += [f"        x = {sines}"] * 60
+    slow += ["return [observation[:, 0:1] + x]"]
     report = verify(source(*slow), steps, limits=Limits(wall_s=2.0))
     assert "did not end" in str(report)
     assert "process" in report.isolation
