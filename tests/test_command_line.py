@@ -223,7 +223,7 @@ def test_interrupt_ends_with_130_and_no_traceback(command, tmp_path):
     (tmp_path / "file.py").write_text("")
     (tmp_path / "waiting.py").write_text(WAITING.format(at_import="no"))
     (tmp_path / "waiting_import.py").write_text(WAITING.format(at_import="yes"))
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*program(command), *LONG[command]],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
@@ -233,10 +233,13 @@ def test_interrupt_ends_with_130_and_no_traceback(command, tmp_path):
         start_new_session=True,  # as a shell does: the interrupt reaches children as well
         # Whoever runs the tests in the background has them ignore interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    first = process.stderr.readline()
-    assert first, "it ended before it began"
-    os.killpg(process.pid, signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    ) as process:
+        try:
+            first = process.stderr.readline()
+            assert first, "it ended before it began"
+            os.killpg(process.pid, signal.SIGINT)
+            _, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()  # one that takes no notice outlives no test
     assert process.returncode == 130, first + rest
     assert "Traceback" not in first + rest
