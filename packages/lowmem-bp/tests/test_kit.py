@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lowmem_bp
 from lowmem_bp import _kit
-from lowmem_bp._kit import files, report, run, stats
+from lowmem_bp._kit import files, report, run, seeded, stats
 from lowmem_bp._kit.errors import KitError, ReportError, RunFolderError, ScoreError
 
 
@@ -379,3 +379,20 @@ def test_report_is_the_same_each_time():
         return _kit.Report("r").figure(figure, "c").html()
 
     assert make() == make()
+
+
+# --- seeds ---
+
+
+def test_seeded_gives_the_same_draws_and_leaves_all_generators_alone(monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", moved.append)
+    before = torch.get_rng_state()
+    with seeded(3):
+        first = torch.rand(4)
+    with seeded(3):
+        assert torch.equal(torch.rand(4), first)
+    with seeded(4):
+        assert not torch.equal(torch.rand(4), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not moved

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from go4align._kit import seeded
 from go4align.errors import ConfigError, LossError
 from go4align.methods import Method, create
 from go4align.runs import Run
@@ -102,8 +103,7 @@ def _train(
     run: Run | None,
     log_every: int,
 ) -> Result:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         network = problem.network(tasks)
         name = "ls" if settings.method == STL else settings.method
         method = create(name, len(tasks), **settings.options)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from gymnasium.spaces import Space
 from torch import nn
 
+from lare._kit import seeded
 from lare.baselines import (
     AREL,
     STAS,
@@ -218,6 +218,5 @@ def multi_agent_model(
     """
     if name not in MULTI_AGENT:
         raise ConfigError(f"method is {name!r}: choose from {', '.join(MULTI_AGENT)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return MULTI_AGENT[name].build(n_features, n_agents, **options)

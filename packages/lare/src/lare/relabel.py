@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lare._kit import seeded
 from lare.decoder import RewardDecoder
 from lare.episodes import EpisodeStore, Weighting
 from lare.errors import ConfigError, LareWarning, ShapeError, StateError
@@ -122,9 +123,7 @@ class Relabeler:
         self._numpy, self._torch = _generators(seed, self.device)
         if model is not None and decoder is not None:
             raise ConfigError("give model= or decoder=, not both: a model has its own decoder")
-        # torch's layers draw from the global generator, which is not ours to move.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             if model is None:
                 model = _decomposition(self.n_factors, decoder, loss, k)
             elif not isinstance(model, torch.nn.Module):

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowmem_bp._kit import Report, RunFolder
+from lowmem_bp._kit import Report, RunFolder, seeded
 from lowmem_bp.conversion import convert
 from lowmem_bp.errors import ConfigError, MissingExtraError
 from lowmem_bp.memory import MemoryReport, profile
@@ -155,8 +155,7 @@ class MiniLM:
 
     def model(self) -> nn.Module:
         """See :class:`Task`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self._seed)
+        with seeded(self._seed):
             return Classifier(copy.deepcopy(self._encoder), self._classes).train()
 
     def batches(self) -> Iterator[Batch]:
@@ -354,8 +353,7 @@ def run(
         batch = next(task.batches())
         step = _Loss(task, model)
         reports[row] = _without_wrapper(profile(step, batch, label=row))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             gradient = _gradient(step, batch)
             reference = gradient if reference is None else reference
             losses, seconds = _train(task, step, seed, partial(progress, row))

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from go4align._kit import seeded
 from go4align.methods import Aggregated, Method, create
 
 SCALE = 0.1
@@ -153,8 +154,7 @@ def descend(
     Returns:
         The path and where it ended.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return _descend(method, start, steps, lr, record_every)
 
 

@@ -1,8 +1,8 @@
-"""Run folder, HTML report, interval statistics, and the frame of a command line.
+"""Run folder, HTML report, interval statistics, seeds, and the frame of a command line.
 
 The few things that every package of the repository needs. This folder is copied byte for byte
 from one package to the others, so it names no package: it imports itself, numpy and the standard
-library, and nothing heavier; ``command`` imports typer and rich as well.
+library, and nothing heavier; ``command`` imports typer and rich as well, ``seeds`` torch in use.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from .errors import KitError, ReportError, RunFolderError, ScoreError
 if TYPE_CHECKING:
     from .report import Report
     from .run import RunFolder, read_metrics, versions
+    from .seeds import seeded
     from .stats import Summary, bootstrap_interval, iqm, mean, paired_difference, summarize
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "mean",
     "paired_difference",
     "read_metrics",
+    "seeded",
     "summarize",
     "versions",
 ]
@@ -42,6 +44,7 @@ _HOMES = {
     "mean": "stats",
     "paired_difference": "stats",
     "read_metrics": "run",
+    "seeded": "seeds",
     "summarize": "stats",
     "versions": "run",
 }

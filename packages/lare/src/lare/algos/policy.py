@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lare._kit import seeded
 from lare.errors import ConfigError
 
 Activation = Literal["tanh", "relu"]
@@ -54,9 +55,7 @@ class ActorCritic(nn.Module):
         if activation not in _GAINS:
             raise ConfigError(f'activation is {activation!r}: give "tanh" or "relu"')
         self.sees_time = sees_time
-        # Layers draw from torch's global generator, which is not ours to move.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             self.actor = _mlp(n_observations, hidden, n_actions, activation, last_gain=0.01)
             self.critic = _mlp(n_observations + sees_time, hidden, 1, activation, last_gain=1.0)
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
+from lemae._kit import seeded
 from lemae._seeds import Purpose, generator, number
 from lemae._values import reading, whole
 from lemae.algos._saved import check_networks, load_networks, networks_state
@@ -248,9 +249,7 @@ class QLearner:
         self._one_hot = None if n_values is None else OneHot(n_values)
         state = (d, 0) if self._one_hot is None else (self._one_hot.size, d)
         seen = state if n_observed is None else (n_observed, 0)
-        # Layers draw from torch's global generator, which is not ours to move.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(number(Purpose.WEIGHTS, seed))
+        with seeded(number(Purpose.WEIGHTS, seed)):
             agents = Agents(*seen, n_agents, n_actions, chosen)
             mixer = Mixer(*state, n_agents, chosen)
         self.networks = nn.ModuleDict({"agents": agents, "mixer": mixer}).to(self.device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lemae._kit import seeded
 from lemae._seeds import Purpose, number
 from lemae._values import real, whole
 from lemae.algos._saved import check_networks, load_networks, networks_state
@@ -68,9 +69,7 @@ class RandomDistillation(NoveltyBonus):
         self._read = _Features(lows, highs, integers)
         self._batch, self._seed, self._learned = batch, seed, 0
         self._square = 0.0  # running mean of squared errors
-        # Layers draw from torch's global generator, which is not ours to move.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(number(Purpose.BASELINE, seed))
+        with seeded(number(Purpose.BASELINE, seed)):
             self.target = nn.Sequential(
                 nn.Linear(self._read.size, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
             ).requires_grad_(False)

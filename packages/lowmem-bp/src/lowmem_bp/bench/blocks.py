@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowmem_bp._kit import seeded
 from lowmem_bp.errors import ConfigError
 
 Tuning = Literal["full", "lora qv", "lora all", "frozen"]
@@ -212,8 +213,7 @@ class Case:
 
     def build(self) -> Inside:
         """Return the blocks with random weights from a fixed seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with seeded(0):
             model = Inside([self._build() for _ in range(self.layers)])
         return model.to(self.device, torch.bfloat16 if self.precision == "bf16" else None)
 
