@@ -44,7 +44,7 @@ def takes(*tensors: Tensor, kind: str, dtypes: Container[torch.dtype] = NARROW) 
     )
 
 
-def fits(z: Tensor, *parameters: Tensor) -> bool:
+def parameters_fit(z: Tensor, *parameters: Tensor) -> bool:
     """Whether each of a norm's parameters has the shape of the last dimensions of ``z``.
 
     Kernels would read past the end of others; torch's own error tells what is wrong.
@@ -59,13 +59,11 @@ def affine_dtype(
     round_first: torch.dtype | None,
     dtype: torch.dtype,
 ) -> torch.dtype | None:
-    """Return the dtype of :meth:`lowmem_bp.backends.Backend.affine`; None: not by a kernel.
+    """Return the dtype of :meth:`lowmem_bp.backends.Backend.affine`; None: not in one rounding.
 
     Rounding before the product changes nothing where ``z`` has that dtype already; and a bias that
     is added to a rounded product takes a rounding of its own.
     """
-    if not fits(z, weight, *(() if bias is None else (bias,))):
-        return None
     if round_first is None:
         return dtype
     if round_first != z.dtype or bias is not None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.fallback import NARROW, affine_dtype, fits, or_torch, takes
+from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, parameters_fit, takes
 from lowmem_bp.errors import BackendError
 
 _INTERFACE = 2
@@ -203,7 +203,12 @@ class NativeBackend:
         """Scale and shift normalised rows in one pass."""
         result = affine_dtype(z, weight, bias, round_first, dtype)
         parameters = (weight,) if bias is None else (weight, bias)
-        if result not in NARROW or not weight.numel() or not _takes(z, *parameters):
+        if (
+            result not in NARROW
+            or not weight.numel()
+            or not parameters_fit(z, *parameters)
+            or not _takes(z, *parameters)
+        ):
             return None
         z = z.contiguous()
         scale = _row(weight, offset if round_first is None else 0.0)
@@ -232,7 +237,7 @@ class NativeBackend:
         columns = _columns(z, n_dims)
         parameters = () if weight is None else (weight,)
         wrong = dtype not in NARROW or r.dtype != torch.float32 or not columns
-        if wrong or not fits(z, *parameters) or not _takes(z, r, grad, *parameters):
+        if wrong or not parameters_fit(z, *parameters) or not _takes(z, r, grad, *parameters):
             return None
         z, grad, r = z.contiguous(), grad.contiguous(), r.contiguous()
         scale = None if weight is None else _row(weight, offset)

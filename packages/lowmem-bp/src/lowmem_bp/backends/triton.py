@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.fallback import NARROW, affine_dtype, fits, or_torch, takes
+from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, parameters_fit, takes
 from lowmem_bp.errors import BackendError
 
 _KINDS: dict[Any, str] = {F.silu: "silu", F.gelu: "gelu", gelu_tanh: "gelu_tanh"}
@@ -201,7 +201,12 @@ class TritonBackend:
         result = affine_dtype(z, weight, bias, round_first, dtype)
         columns = weight.numel()
         parameters = (weight,) if bias is None else (weight, bias)
-        if result not in NARROW or not _fits(columns) or not _takes(z, *parameters):
+        if (
+            result not in NARROW
+            or not _fits(columns)
+            or not parameters_fit(z, *parameters)
+            or not _takes(z, *parameters)
+        ):
             return None
         z, weight = z.contiguous(), weight.contiguous()
         bias = None if bias is None else bias.contiguous()
@@ -231,7 +236,7 @@ class TritonBackend:
         columns = shape.numel()
         parameters = () if weight is None else (weight,)
         wrong = dtype not in NARROW or r.dtype != torch.float32 or not _fits(columns)
-        if wrong or not fits(z, *parameters) or not _takes(z, r, grad, *parameters):
+        if wrong or not parameters_fit(z, *parameters) or not _takes(z, r, grad, *parameters):
             return None
         z, r, grad = z.contiguous(), r.contiguous(), grad.contiguous()
         weight = None if weight is None else weight.contiguous()
