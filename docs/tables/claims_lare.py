@@ -103,6 +103,10 @@ def temporal() -> Claim:
     )
 
 
+#: What the paper has besides, and was not run.
+OTHER_TEAMS = (Case("Cooperative Navigation, 15"), Case("Predator-Prey, 6"))
+
+
 def attention() -> Claim:
     """Credit among agents, against methods made for it."""
     reduced = load(TEAM)["settings"]["attention"]
@@ -122,8 +126,7 @@ def attention() -> Claim:
         (TEAM,),
         (
             *(Case(f"Cooperative Navigation, 6: {m}", ours=small(m)) for m in ("arel", "stas")),
-            Case("Cooperative Navigation, 15"),
-            Case("Predator-Prey, 6"),
+            *OTHER_TEAMS,
         ),
         f"AREL and STAS had a width of {reduced['model']['hidden']} and {reduced['updates']} "
         f"updates every {reduced['every']} rollouts, far below what is published. Against the "
@@ -144,8 +147,7 @@ def decomposition() -> Claim:
         (TEAM,),
         (
             *(Case(f"Cooperative Navigation, 6: {m}", ours=over(TEAM, "lare", m)) for m in others),
-            Case("Cooperative Navigation, 15"),
-            Case("Predator-Prey, 6"),
+            *OTHER_TEAMS,
         ),
         "The paper's decoder was not run with several agents.",
     )

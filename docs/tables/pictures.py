@@ -9,7 +9,7 @@ from matplotlib import pyplot
 
 from .common import ROOT, load
 from .lemae import SIZES, rows_of
-from .lowmem_bp import FRONT
+from .lowmem_bp import FRONT, MODES
 
 OURS, OTHERS, STOCK = "#c8553d", "#33658a", "#222222"
 SIZE = (8.6, 3.3)
@@ -36,7 +36,7 @@ def lowmem_bp() -> None:
         axes.set(ylim=(0, 1.15), xlim=(0.9, 1.42))  # before the names are placed
         for m in rows:
             name, time = m["competitor"], m["time_ratio"]
-            mine = name in ("exact", "int8", "2bit", "paper")
+            mine = name in MODES
             color = STOCK if name == "stock" else OURS if mine else OTHERS
             axes.plot([time["low"], time["high"]], [m["ratio"]] * 2, color=color, alpha=0.35)
             axes.plot(time["median"], m["ratio"], "o" if mine else "D", color=color, ms=6)
