@@ -1,8 +1,16 @@
-"""Whom to ask for key states: services, recordings, scripts, and what they cost."""
+"""Whom to ask for key states: services, recordings, scripts; what they cost, and how they fail."""
 
 from lemae._codegen import (
     LLM,
+    CodegenError,
+    LLMAuthError,
+    LLMConnectionError,
+    LLMError,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMTimeoutError,
     Message,
+    MissingKeyError,
     OpenAIChat,
     ReplayLLM,
     Reply,
@@ -16,7 +24,15 @@ from lemae._codegen import (
 
 __all__ = [
     "LLM",
+    "CodegenError",
+    "LLMAuthError",
+    "LLMConnectionError",
+    "LLMError",
+    "LLMRateLimitError",
+    "LLMServerError",
+    "LLMTimeoutError",
     "Message",
+    "MissingKeyError",
     "OpenAIChat",
     "ReplayLLM",
     "Reply",
