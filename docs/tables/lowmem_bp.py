@@ -163,6 +163,23 @@ def comparison() -> str:
     return f"{markdown(head, rows)}\n\n{note}"
 
 
+def network() -> str:
+    """Memory of one step of a whole network."""
+    run = load("network")
+    size = run["settings"]
+    rows = []
+    for m in run["results"]["measurements"]:
+        case, competitor, held, time, peak, _error = _compared(m)
+        mib = "-" if m["peak_bytes"] is None else f"{m['peak_bytes'] / 2**20:.0f}"
+        rows.append([case, competitor, held, mib, peak, time])
+    head = [f"{size['layers']} blocks", "competitor", "held", "peak MiB", "peak", "time"]
+    note = (
+        f"Relative to stock, but for MiB. Batch {size['batch']}, {size['length']} tokens, width "
+        f"{size['features']}; {size['repeats']} rounds. {machine(run)}"
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
 #: Blocks of the short table and of the picture on the front page.
 FRONT = {"vit bf16 full": "ViT block", "llama-hf bf16 full": "Llama block"}
 
@@ -207,7 +224,11 @@ def gpu_blocks() -> str:
         return markdown(head, [[block, "all", *["not measured"] * 4] for block in blocks])
     run = load("gpu")
     rows = [_compared(m) for m in run["results"]["blocks"]]
-    return f"{markdown(head, rows)}\n\n{machine(run)}"
+    failed = run["results"]["failed_kernels"]
+    note = (
+        f" Done by plain torch, because the kernel failed: {', '.join(failed)}." if failed else ""
+    )
+    return f"{markdown(head, rows)}\n\n{machine(run)}{note}"
 
 
 def gpu_training() -> str:
@@ -254,6 +275,7 @@ def gpu_kernels() -> str:
 
 TABLES = {
     "comparison": comparison,
+    "network": network,
     "front": front,
     "gpu_blocks": gpu_blocks,
     "gpu_training": gpu_training,

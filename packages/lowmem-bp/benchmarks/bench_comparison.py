@@ -1,9 +1,12 @@
 """The comparison of ``lowmem-bp bench`` for ViT, BERT and LLaMA style, full tuning and LoRA.
 
     python bench_comparison.py [--precisions fp32 bf16]
+    python bench_comparison.py --layers 12 --precisions bf16 --repeats 3 --out results/network \
+        --only paper exact int8 2bit checkpoint compile-budget
 
 Stock torch, the modes of this package, checkpointing, the compiler with and without a budget,
-Liger-Kernel and fewbit; one picture for each precision and way of tuning.
+Liger-Kernel and fewbit; one picture for each precision and way of tuning. The second form is of
+whole networks, whose peak is what a user runs into.
 """
 
 from __future__ import annotations
@@ -30,15 +33,15 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=197)
+    parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    size = {
-        name: getattr(options, name) for name in ("features", "heads", "batch", "length", "device")
-    }
+    names = ("features", "heads", "batch", "length", "layers", "device")
+    size = {name: getattr(options, name) for name in names}
     rows: dict[tuple[str, str], list[bench.Measurement]] = {}
     for precision in options.precisions:
         for tuning in TUNINGS:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lowmem_bp import bench
 from lowmem_bp._kit import RunFolder
-from lowmem_bp.backends import Backend, resolve
+from lowmem_bp.backends import Backend, resolve, triton
 from lowmem_bp.bench.competitors import reason
 from lowmem_bp.bench.step import Stepper
 from lowmem_bp.steps import preset
@@ -164,10 +164,14 @@ def bandwidth(device: str, repeats: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     copy_rate = None
     for name, kernel in kernels(backend, SHAPE, device).items():
+        triton.take_failures()
         try:
             size, seconds = moved(kernel), device_seconds(kernel[0], repeats)
         except Exception as error:
             rows.append({"kernel": name, "not_run": reason(error)})
+            continue
+        if failed := triton.take_failures():  # what was timed is plain torch
+            rows.append({"kernel": name, "not_run": "; ".join(failed.values())})
             continue
         rate = size / statistics.median(seconds)
         copy_rate = copy_rate or rate
@@ -197,6 +201,7 @@ def main() -> None:
         "backend": resolve("auto", torch.device(options.device)).__name__,
         "blocks": blocks(options.device, options.repeats),
         "trainings": trainings(options.device),
+        "failed_kernels": triton.take_failures(),  # whose work plain torch did in these two
         "kernels": bandwidth(options.device, options.repeats),
     }
     settings = {"repeats": options.repeats, "shape": list(SHAPE)}

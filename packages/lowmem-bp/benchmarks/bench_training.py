@@ -3,7 +3,7 @@
 Every seed draws its own data and batches; all modes of one seed share weights, batches and
 dropout, so that differences are taken in pairs. Finished seeds are kept: run again to go on.
 
-    python bench_training.py --seeds 0 1 2 3 4 --steps 40
+    python bench_training.py [--seeds 0 1 2 3 4] [--steps 30]
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ RESULTS = Path(__file__).parent / "results" / "training"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for seed in options.seeds:
-        if (options.out / f"seed-{seed}" / "summary.json").exists():
+        if is_done(options.out / f"seed-{seed}" / "summary.json", options):
             continue
         task = demo.task_named("minilm", seed, options.steps)
         results, _reports = demo.run(task, demo.ROWS, seed=seed)
@@ -45,6 +45,20 @@ def main() -> None:
     text = json.dumps(summary, indent=1)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text if options.json else "\n".join(f"{k}: {v}" for k, v in summary["rows"].items()))
+
+
+def is_done(path: Path, options: argparse.Namespace) -> bool:
+    """Whether a seed was run, with these options; other ones must not be averaged with it."""
+    if not path.exists():
+        return False
+    run = json.loads(path.read_text())
+    found = {"steps": run["settings"]["steps"], "threads": run["device"]["threads"]}
+    wanted = {name: getattr(options, name) for name in found}
+    if found != wanted:
+        raise SystemExit(
+            f"{path} was run with {found}, asked for are {wanted}: give another --out."
+        )
+    return True
 
 
 def summarise(folder: Path) -> dict[str, object]:

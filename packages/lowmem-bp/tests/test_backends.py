@@ -262,6 +262,21 @@ def test_parameters_of_another_width_are_an_error(native, width):
         )
 
 
+def test_codes_of_another_length_are_an_error(native):
+    grad = torch.randn(64)
+    with pytest.raises(RuntimeError, match="size"):
+        native.step_multiply(torch.zeros(15, dtype=torch.uint8), grad, [0.0, 0.3, 0.7, 1.0], 2)
+    with pytest.raises(IndexError):
+        native.step_multiply(torch.full((16,), 255, dtype=torch.uint8), grad, [0.0, 1.0], 2)
+
+
+def test_a_change_of_sign_that_is_only_noted_is_made(native):
+    x = torch.imag(torch.randn(40, dtype=torch.complex64).conj())
+    assert x.is_neg()
+    cuts = [-1.0, 0.0, 1.0]
+    assert torch.equal(native.pack_steps(x, cuts, 2), TorchBackend.pack_steps(x.clone(), cuts, 2))
+
+
 # --- which one ---
 
 
@@ -321,6 +336,18 @@ def test_a_backend_for_another_device_is_refused(monkeypatch):
     with pytest.raises(BackendError, match=r"backend='triton' was asked for.*on 'cpu': use 'auto'"):
         L.regelu2(torch.ones(2), backend="triton")
     assert backends.resolve("auto", torch.device("meta")) is TorchBackend
+
+
+@pytest.mark.parametrize("name", ["native", "triton"])
+def test_a_device_that_no_kernels_are_made_for_is_refused(name):
+    with pytest.raises(BackendError, match=f"'{name}' was asked for.*on 'mps': use 'auto'"):
+        backends.resolve(name, torch.device("mps"))
+    assert backends.resolve("auto", torch.device("mps")) is TorchBackend
+
+
+@needs_native
+def test_a_model_without_data_may_name_its_backend():
+    assert backends.resolve("native", torch.device("meta")) is backends.resolve("native")
 
 
 WITHOUT = """

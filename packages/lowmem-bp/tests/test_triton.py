@@ -44,10 +44,10 @@ def launched(monkeypatch):
         _launch(name, *args, **options)
 
     monkeypatch.setattr(triton, "_launch", launch)
-    monkeypatch.setattr(triton, "_BROKEN", set())
+    monkeypatch.setattr(triton, "_FAILURES", {})
     with np.errstate(all="ignore"):  # the interpreter computes with numpy
         yield names
-    assert not triton._BROKEN
+    assert not triton.take_failures()
 
 
 @pytest.fixture
@@ -365,7 +365,9 @@ def test_without_triton_plain_torch_does_the_work(spoil, reason):
     assert reason in lines[0]
 
 
-def test_a_kernel_that_does_not_compile_is_replaced(monkeypatch, caplog):
+@pytest.fixture
+def no_bf16_products(monkeypatch):
+    """A compiler that fails at one kernel for one dtype."""
     import triton as compiler
     import triton.language as tl
 
@@ -375,17 +377,47 @@ def test_a_kernel_that_does_not_compile_is_replaced(monkeypatch, caplog):
     def gated(gate, up, z, n, KIND: tl.constexpr, BLOCK: tl.constexpr):
         tl.no_such_function(gate)
 
-    monkeypatch.setattr(triton, "_BROKEN", set())
-    monkeypatch.setattr(triton_kernels, "gated", gated)
+    class Failing:
+        def __getitem__(self, grid):
+            def launch(gate, *args, **options):
+                kernel = gated if gate.dtype == torch.bfloat16 else working
+                kernel[grid](gate, *args, **options)
+                ran.append(gate.dtype)
+
+            return launch
+
+    working, ran = triton_kernels.gated, []
+    monkeypatch.setattr(triton, "_FAILURES", {})
+    monkeypatch.setattr(triton_kernels, "gated", Failing())
+    return ran
+
+
+def test_what_a_kernel_fails_at_is_done_in_torch(no_bf16_products, caplog):
+    from lowmem_bp.backends import triton
+
     kernels = backends.resolve("triton", DEVICE)
-    x = values(3, 5)
+    x = values(3, 5, dtype=torch.bfloat16)
     for _ in range(3):
         assert torch.equal(kernels.gated(x, x, F.silu), F.silu(x) * x)
     (record,) = caplog.records
     assert record.name == "lowmem_bp"
     assert "\n" not in record.getMessage()
-    assert "kernel gated is not used, plain torch is: " in record.getMessage()
-    assert list(triton._BROKEN) == ["gated"]
+    assert "kernel gated(bfloat16, " in record.getMessage()
+    assert ") is not used, plain torch is: triton " in record.getMessage()
+    (variant,) = triton.take_failures()
+    assert variant.startswith("gated(bfloat16, ")
+
+
+def test_a_failure_leaves_other_dtypes_their_kernel(no_bf16_products):
+    from lowmem_bp.backends import triton
+
+    kernels = backends.resolve("triton", DEVICE)
+    for dtype in (torch.bfloat16, torch.float32, torch.bfloat16, torch.float16):
+        x = values(3, 5, dtype=dtype)
+        kernels.gated(x, x, F.silu)
+    assert no_bf16_products == [torch.float32, torch.float16]
+    assert len(triton.take_failures()) == 1
+    assert not triton.take_failures()
 
 
 def test_processors_are_refused_without_the_interpreter(monkeypatch):

@@ -14,6 +14,7 @@ def is_concrete(*tensors: Tensor) -> bool:
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.layout is torch.strided
         and tensor.device.type != "meta"
+        and not tensor.is_neg()  # its memory holds the numbers before the change of sign
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         for tensor in tensors
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sized
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -42,6 +42,15 @@ def takes(*tensors: Tensor, kind: str, dtypes: Container[torch.dtype] = NARROW) 
         and device.type == kind
         and all(tensor.device == device and tensor.dtype in dtypes for tensor in tensors)
     )
+
+
+def codes_fit(packed: Tensor, numel: int, bits: int, levels: Sized | None = None) -> bool:
+    """Whether ``packed`` holds ``numel`` codes, and ``levels`` has a row for each of them.
+
+    Kernels would read past the end of what is shorter; torch's own error tells what is wrong.
+    """
+    enough = packed.numel() == (numel * bits + 7) // 8
+    return enough and (levels is None or len(levels) == 1 << bits)
 
 
 def parameters_fit(z: Tensor, *parameters: Tensor) -> bool:

@@ -18,7 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, parameters_fit, takes
+from lowmem_bp.backends.fallback import (
+    NARROW,
+    affine_dtype,
+    codes_fit,
+    or_torch,
+    parameters_fit,
+    takes,
+)
 from lowmem_bp.errors import BackendError
 
 _INTERFACE = 2
@@ -72,7 +79,7 @@ class NativeBackend:
     @or_torch
     def unpack(packed: Tensor, numel: int, bits: int) -> Tensor | None:
         """Invert :meth:`pack`."""
-        if not _takes(packed, dtypes=(torch.uint8,)):
+        if not codes_fit(packed, numel, bits) or not _takes(packed, dtypes=(torch.uint8,)):
             return None
         packed = packed.contiguous()
         codes = packed.new_empty(numel)
@@ -108,7 +115,12 @@ class NativeBackend:
         packed: Tensor, grad: Tensor, levels: list[float], bits: int
     ) -> Tensor | None:
         """Multiply by the levels that the codes name."""
-        if not _takes(packed, dtypes=(torch.uint8,)) or not _takes(grad, dtypes=_DTYPES):
+        kept = codes_fit(packed, grad.numel(), bits, levels)
+        if (
+            not kept
+            or not _takes(packed, dtypes=(torch.uint8,))
+            or not _takes(grad, dtypes=_DTYPES)
+        ):
             return None
         grad, packed = grad.contiguous(), packed.contiguous()
         out = torch.empty_like(grad)

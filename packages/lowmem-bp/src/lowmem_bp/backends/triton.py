@@ -1,9 +1,9 @@
 """The backend for CUDA and ROCm: Triton kernels, compiled when they are first used.
 
 What the kernels do not take (fp64, rows too long for one program, other devices) is done in plain
-torch, call by call, and so is everything of a kernel that does not compile. Kernels run on
-processors as well where ``TRITON_INTERPRET=1`` was set before Triton was imported: slowly, for
-tests.
+torch, call by call, and so is what a kernel fails at, for the dtypes and sizes it fails at. Kernels
+run on processors as well where ``TRITON_INTERPRET=1`` was set before Triton was imported: slowly,
+for tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowmem_bp.activations import gelu_tanh
-from lowmem_bp.backends.fallback import NARROW, affine_dtype, or_torch, parameters_fit, takes
+from lowmem_bp.backends.fallback import (
+    NARROW,
+    affine_dtype,
+    codes_fit,
+    or_torch,
+    parameters_fit,
+    takes,
+)
 from lowmem_bp.errors import BackendError
 
 _KINDS: dict[Any, str] = {F.silu: "silu", F.gelu: "gelu", gelu_tanh: "gelu_tanh"}
@@ -34,18 +41,16 @@ _Result = TypeVar("_Result")
 
 
 def _or_torch(method: Callable[_Arguments, _Result | None]) -> Callable[_Arguments, _Result]:
-    """Do in plain torch what ``method`` does not take, by returning None, or does not compile."""
-    name = method.__name__
+    """Do in plain torch what ``method`` does not take, by returning None, or cannot run."""
 
     @functools.wraps(method)
     def attempt(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result | None:
-        if name in _BROKEN:
-            return None
         try:
             return method(*args, **kwargs)
         except _KernelError as error:
-            _BROKEN.add(name)
-            _LOGGER.warning("kernel %s is not used, plain torch is: %s", name, error)
+            if error.variant not in _FAILURES:
+                _FAILURES[error.variant] = str(error)
+                _LOGGER.warning("kernel %s is not used, plain torch is: %s", error.variant, error)
             return None
 
     return or_torch(attempt)
@@ -69,7 +74,7 @@ class TritonBackend:
     @_or_torch
     def unpack(packed: Tensor, numel: int, bits: int) -> Tensor | None:
         """Invert :meth:`pack`."""
-        if not _takes(packed, dtypes=(torch.uint8,)):
+        if not codes_fit(packed, numel, bits) or not _takes(packed, dtypes=(torch.uint8,)):
             return None
         codes = packed.new_empty(numel)
         _launch_on_codes("unpack", packed.contiguous(), codes, numel, bits)
@@ -110,7 +115,8 @@ class TritonBackend:
         packed: Tensor, grad: Tensor, levels: list[float], bits: int
     ) -> Tensor | None:
         """Multiply by the levels that the codes name."""
-        if not _takes(grad) or not _takes(packed, dtypes=(torch.uint8,)):
+        kept = codes_fit(packed, grad.numel(), bits, levels)
+        if not kept or not _takes(grad) or not _takes(packed, dtypes=(torch.uint8,)):
             return None
         grad = grad.contiguous()
         out = torch.empty_like(grad)
@@ -279,11 +285,25 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def take_failures() -> dict[str, str]:
+    """Return and forget which variants of kernels failed since the last call, and why.
+
+    Plain torch does their work, so whoever times kernels has to ask. They are then tried again.
+    """
+    taken = dict(_FAILURES)
+    _FAILURES.clear()
+    return taken
+
+
 class _KernelError(BackendError):
     """A kernel was not launched."""
 
+    def __init__(self, variant: str, message: str) -> None:
+        super().__init__(message)
+        self.variant = variant
 
-_BROKEN: set[str] = set()  # methods whose kernel does not compile here
+
+_FAILURES: dict[str, str] = {}  # by variant: kernel, dtypes, constants it is compiled for
 _LOGGER = logging.getLogger("lowmem_bp")
 
 
@@ -297,6 +317,11 @@ def _kernels() -> Any:
             "builds for CUDA bring it along), or use backend='torch', which runs everywhere torch "
             "runs."
         ) from error
+    except Exception as error:  # of a driver or a toolchain that triton looks for
+        raise BackendError(
+            f"triton does not start here ({_one_line(error)}): reinstall it in the version that "
+            "torch names, or use backend='torch', which runs everywhere torch runs."
+        ) from error
     return triton_kernels
 
 
@@ -304,16 +329,31 @@ def _launch(name: str, programs: int, *args: Any, **options: Any) -> None:
     if not programs:
         return
     kernels = _kernels()
-    # Products and sums are rounded one by one, as separate operations of torch round them.
-    options["enable_fp_fusion"] = False
+    if _FAILURES and (variant := _variant(name, args, options)) in _FAILURES:
+        raise _KernelError(variant, _FAILURES[variant])
     try:
         with torch.cuda.device_of(args[0]):  # Triton launches on the current device
-            getattr(kernels, name)[(programs,)](*args, **options)
+            # Products and sums are rounded one by one, as separate operations of torch round them.
+            getattr(kernels, name)[(programs,)](*args, **options, enable_fp_fusion=False)
     except Exception as error:
         # Whatever a compiler may raise. Errors of the device itself come again from plain torch.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        version = kernels.triton.__version__
-        raise _KernelError(f"triton {version} does not compile it here ({reason})") from error
+        message = f"triton {kernels.triton.__version__} does not run it here: {_one_line(error)}"
+        raise _KernelError(_variant(name, args, options), message) from error
+
+
+def _variant(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> str:
+    """Name what is compiled by itself: a kernel for some dtypes, table lengths and constants."""
+    kinds = (
+        str(arg.dtype).removeprefix("torch.") if isinstance(arg, Tensor) else str(len(arg))
+        for arg in args
+        if isinstance(arg, (Tensor, tuple))
+    )
+    constants = (f"{key}={value}" for key, value in options.items())
+    return f"{name}({', '.join((*kinds, *constants))})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _launch_on_elements(name: str, *tensors: Tensor, **options: Any) -> None:

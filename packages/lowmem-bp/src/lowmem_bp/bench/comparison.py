@@ -1,9 +1,10 @@
-"""Measure competitors side by side: in turn, so that the machine's drift hits all alike."""
+"""Measure competitors side by side: in rounds, so that the machine's drift hits all alike."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,8 +142,8 @@ def measure(
     Args:
         case: The block.
         names: Of competitors; stock is always measured, and first.
-        repeats: Timed rounds; each takes one step of every competitor in turn. With 0, neither
-            time nor peak memory is measured, only bytes held and gradients.
+        repeats: Timed rounds; each takes one step of every competitor, in a new order. With 0,
+            neither time nor peak memory is measured, only bytes held and gradients.
         backend: Kernels of this package's modes; see :mod:`lowmem_bp.backends`.
         progress: Called with a few words before every part.
 
@@ -193,9 +194,12 @@ def _examine(
 def _time(
     entries: Sequence[_Entry], stepper: Stepper, repeats: int, progress: Callable[[str], None]
 ) -> None:
+    shuffle = random.Random(0).shuffle
+    order = list(entries)
     for i in range(-1, repeats) if repeats else ():  # one round more, to warm up
         progress(f"round {max(i + 1, 0)} of {repeats}")
-        for entry in entries:
+        shuffle(order)  # what one leaves in caches and allocator does not always hit the same
+        for entry in order:
             if entry.model is not None:
                 with entry.part():
                     step = stepper(entry.model)
