@@ -366,13 +366,13 @@ def test_a_function_that_is_called_state_by_state_is_warned_of():
 
 
 def test_a_form_that_differs_from_the_child_is_not_used(monkeypatch):
-    from lemae import _forms, vectorize
+    from lemae.discriminators import forms, vectorize
 
     original = vectorize.operation
     monkeypatch.setattr(
         vectorize, "operation", lambda op: np.less_equal if op == "less" else original(op)
     )
-    monkeypatch.setattr(_forms, "trials", lambda source, name, d: np.zeros((32, d)))
+    monkeypatch.setattr(forms, "trials", lambda source, name, d: np.zeros((32, d)))
     report = check(function("state[0] < 29 and state[1] > 1"), TASK, FEW)
     assert not report.functions[0].vectorized
     assert "found to differ" in report.functions[0].warnings[0]

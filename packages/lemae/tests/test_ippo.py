@@ -497,9 +497,11 @@ def test_two_runs_of_a_seed_are_one():
 
 def test_bad_settings_are_named():
     for options, words in (
-        ({"epochs": 0}, "epochs is 0: it must be positive"),
-        ({"entropy": -0.1}, "entropy is -0.1: give 0 or more"),
-        ({"gamma": 1.1}, "gamma is 1.1: give a number from 0 to 1"),
+        ({"epochs": 0}, "epochs is 0: give a whole number of at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5: give a whole number"),
+        ({"clip": float("nan")}, "clip is nan: give a finite number above 0"),
+        ({"entropy": -0.1}, "entropy is -0.1: give a finite number of at least 0"),
+        ({"gamma": 1.1}, "gamma is 1.1: give a finite number of at least 0 and at most 1"),
         ({"random_actions": "drop"}, "random_actions is 'drop': choose from mask, mixture, ignore"),
         ({"self_imitation": float("nan")}, "self_imitation is nan"),
     ):

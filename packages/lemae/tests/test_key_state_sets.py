@@ -10,10 +10,10 @@ import pytest
 import lemae
 from lemae import KeyStateSet, TaskSpec, check, envs, prompts
 from lemae._codegen.transcript import read_turns
+from lemae.discriminators.subspace import coordinates
 from lemae.errors import ConfigError
 from lemae.key_states import shipped_for, shipped_key_states
 from lemae.probes import probes
-from lemae.subspace import coordinates
 
 
 def test_shipped_key_states_have_a_name():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lemae import KeyState, KeyStateSet, StateEntry, TaskSpec
-from lemae._source import split
+from lemae.discriminators.source import split
 from lemae.errors import ConfigError, IntegrityError, KeyStateError, LemaeWarning, ShapeError
 
 D = 5
@@ -287,7 +287,7 @@ def test_results_are_new_and_states_are_unchanged(passage):
 
 @pytest.mark.parametrize("states", [np.zeros(4), np.zeros((3, 6)), np.zeros((2, 5, 1)), 1.0])
 def test_states_of_the_wrong_length_are_refused(passage, states):
-    for call in (passage.evaluate, lambda s: passage.project(0, s), passage[0].batch):
+    for call in (passage.evaluate, passage[0].batch):
         with pytest.raises(ShapeError, match=r"states of 5 numbers"):
             call(states)
 
@@ -297,12 +297,6 @@ def test_states_that_are_no_numbers_are_refused(passage):
         passage.evaluate(np.full((2, D), "x"))
     with pytest.raises(ShapeError, match="one state"):
         passage[0](STATES)
-
-
-def test_the_numbers_a_key_state_is_about(passage):
-    np.testing.assert_array_equal(passage.project(0, STATES), STATES[:, [0, 2, 4]])
-    assert passage.project(1, STATES.reshape(2, 100, D)).shape == (2, 100, 2)
-    assert passage.project(2, STATES[0]).tolist() == [STATES[0, 0], STATES[0, 4]]
 
 
 def test_a_failure_counts_as_false_is_warned_of_once_and_counted():
@@ -331,7 +325,7 @@ def test_key_states_of_both_forms_in_one_set():
 
 def test_a_form_that_differs_is_not_used(monkeypatch, caplog):
     """The comparison on trial states is what finds it."""
-    from lemae import vectorize as module
+    from lemae.discriminators import vectorize as module
 
     text = "def is_x(state):\n    return state[0] < 7.25 and state[1] > 3\n"
     monkeypatch.setitem(module._PYTHON, "less", "{} <= {}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lemae import envs
-from lemae._source import POLICY
+from lemae.discriminators.source import POLICY
 from lemae.envs.registry import names
 from lemae.envs.tasks import EPISODE_LIMIT
 from lemae.errors import TaskError

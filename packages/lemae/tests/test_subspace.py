@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lemae import KeyStateSet, StateEntry, TaskSpec
-from lemae._symbolic import IndexProblemError
+from lemae.discriminators.subspace import coordinates, find_subspace, influential
+from lemae.discriminators.symbolic import IndexProblemError
 from lemae.errors import ConfigError, KeyStateError
-from lemae.subspace import coordinates, find_subspace, influential
 
 D = 6
 

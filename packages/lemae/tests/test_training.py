@@ -98,6 +98,32 @@ def test_a_team_learns_with_and_without_key_states(method, key_states):
     assert results["first_success_step"] < 3000
 
 
+def test_rewards_for_key_states_are_what_a_policy_learns_from(key_states, tmp_path):
+    """Where nobody ever succeeds there is nothing else."""
+
+    def shares_that_get_there(**options):
+        settings = tiny(
+            "lemae",
+            steps=4000,
+            options={"size": 30},  # 12 steps do not reach the end of it
+            explore="off",
+            evaluate_every=10**9,
+            key_states=key_states,
+            learner={"hidden": 16, "learning_rate": 5e-3},
+            **options,
+        )
+        out = tmp_path / str(options)
+        assert train(settings, out)["successes"] == 0
+        collector = Collector(make_env(settings, 200))
+        states = collector.collect(load_policy(settings, out), seed=1).states
+        first, both = states[..., 0] >= 3, (states >= 3).all(-1)
+        return first.any(0).mean(), both.any(0).mean()
+
+    assert min(shares_that_get_there()) >= 0.9
+    assert shares_that_get_there(planning=False)[0] >= 0.9  # in hindsight, to the first of them
+    assert max(shares_that_get_there(beta=0.0)) <= 0.1
+
+
 @pytest.mark.slow
 def test_lemae_solves_pass():
     settings = Settings(
@@ -459,7 +485,7 @@ def test_every_rollout_has_random_numbers_of_its_own(monkeypatch):
     seeds = []
 
     def watched(self, *args, **options):
-        if self.env.num_envs == 8:
+        if "explorer" in options:  # not in evaluation, whose episodes are always the same
             seeds.append(options["seed"])
         return COLLECT(self, *args, **options)
 
@@ -591,7 +617,7 @@ def test_a_saved_policy_scores_what_the_run_did(algo, tmp_path):
     settings = tiny(algo=algo, rollouts=3, learner=options)
     results = train(settings, tmp_path)
     learner = load_policy(settings, tmp_path)
-    rates = evaluate(make_env(settings, 20), learner, 20)
+    rates = evaluate(make_env(settings, 8), learner, 20)
     assert rates.greedy == results["win_rate_greedy"]
     if algo != "qmix":  # whose share of random actions is not part of its policy
         assert rates.sampled == results["win_rate_sampled"]
@@ -1091,20 +1117,22 @@ def test_wrong_settings_are_named():
     for options, words in (
         ({"algo": "qmx"}, "algo is 'qmx': did you mean qmix"),
         ({"memory": "list"}, "memory is 'list': choose from tree, chain, dag"),
-        ({"steps": 0}, "steps is 0: it must be positive"),
-        ({"seed": -1}, "seed is -1: give 0 or more"),
+        ({"num_envs": 2.5}, r"num_envs is 2\.5: give a whole number of at least 1"),
+        ({"sticky": float("nan")}, "sticky is nan: give a finite number of at least 1"),
+        ({"steps": 0}, "steps is 0: give a whole number of at least 1"),
+        ({"seed": -1}, "seed is -1: give a whole number of at least 0"),
         ({"reduce": 1.0}, r"reduce is 1\.0: give a share"),
-        ({"stop_at": 1.5}, r"stop_at is 1\.5: give a share up to 1, or None"),
+        ({"stop_at": 1.5}, r"stop_at is 1\.5: give a finite number above 0 and at most 1"),
         ({"explore": "ksmt"}, "needs the key states of LEMAE, and method is 'plain'"),
         ({"rule": "depth"}, "rule is 'depth': choose from degree, leaf, ucb, thompson"),
-        ({"alpha": 0.0}, r"alpha is 0\.0: give a weight above 0"),
-        ({"alpha": float("inf")}, "alpha is inf: give a weight above 0, and finite"),
-        ({"beta": float("inf")}, "beta is inf: give a finite weight"),
-        ({"beta": float("nan")}, "beta is nan: give a finite weight"),
-        ({"count_bonus": float("inf")}, "count_bonus is inf: give 0 or more, and finite"),
+        ({"alpha": 0.0}, r"alpha is 0\.0: give a finite number above 0"),
+        ({"alpha": float("inf")}, "alpha is inf: give a finite number above 0"),
+        ({"beta": float("inf")}, "beta is inf: give a finite number of at least 0"),
+        ({"beta": float("nan")}, "beta is nan: give a finite number of at least 0"),
+        ({"count_bonus": float("inf")}, "count_bonus is inf: give a finite number of at least 0"),
         ({"eps_high": 1.5}, r"eps_low is 0\.0 and eps_high 1\.5: give 0 <= eps_low"),
         ({"eps_low": 0.5, "eps_high": 0.1}, r"eps_low is 0\.5 and eps_high 0\.1"),
-        ({"explore_until": 0}, "explore_until is 0: it must be positive"),
+        ({"explore_until": 0}, "explore_until is 0: give a whole number of at least 1"),
     ):
         with pytest.raises(ConfigError, match=words):
             dataclasses.replace(tiny(), **options)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lemae._graph import UnresolvedError
+from lemae.discriminators.graph import UnresolvedError
+from lemae.discriminators.vectorize import MAX_OPERATIONS, vectorize
 from lemae.errors import KeyStateError
 from lemae.key_states import KeyStateSet
-from lemae.vectorize import MAX_OPERATIONS, vectorize
 
 D = 5
 RNG = np.random.default_rng(0)

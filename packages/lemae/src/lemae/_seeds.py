@@ -15,7 +15,6 @@ class Purpose(IntEnum):
     ACTIONS = 2
     EPSILON = 3
     RANDOM_ACTIONS = 4
-    IMITATION = 5
     EVALUATION = 6
     RELABELING = 7
     BASELINE = 8

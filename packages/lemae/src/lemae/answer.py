@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lemae._codegen import ReplyError
 from lemae._codegen.loading import parse
 from lemae._codegen.messages import escaped
-from lemae._source import ARGUMENT, PREFIX, split
+from lemae.discriminators.source import ARGUMENT, PREFIX, split
 
 if TYPE_CHECKING:
     from lemae.key_states import KeyState

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lemae._codegen import ExecutionError, Limits, Outcome, run_in_child
-from lemae._forms import call
-from lemae._graph import Graph, UnresolvedError, reachable
 from lemae._seeds import Purpose, generator
-from lemae._source import PREFIX, Candidate, capped, checked, policy, split
-from lemae._symbolic import execute
+from lemae.discriminators.forms import call
+from lemae.discriminators.graph import Graph, UnresolvedError, reachable
+from lemae.discriminators.source import PREFIX, Candidate, capped, checked, policy, split
+from lemae.discriminators.subspace import Mode, coordinates, find_subspace, influential
+from lemae.discriminators.symbolic import execute
+from lemae.discriminators.vectorize import vectorize
 from lemae.errors import ConfigError, KeyStateError, ShapeError
 from lemae.key_states import KeyState, KeyStateSet, problems_of, without_place
 from lemae.probes import Probes, given
 from lemae.probes import probes as collect
-from lemae.subspace import Mode, coordinates, find_subspace, influential
 from lemae.task import TaskSpec
-from lemae.vectorize import vectorize
 
 Array = NDArray[Any]
 
@@ -55,7 +55,7 @@ class FunctionReport:
         warnings: what is odd but allowed.
         same_as: name of an earlier key state that says the same; this one is then left out.
         subspace: indices that it is about; None if they were not looked for.
-        origin: how they were found, see :class:`lemae.subspace.Subspace`.
+        origin: how they were found, see :class:`lemae.discriminators.subspace.Subspace`.
         declared: indices that its author names.
         vectorized: whether it takes many states at once.
         true_fraction: part of the probe states on which it is true.
@@ -179,7 +179,7 @@ def check(
         probes: from :func:`lemae.probes.probes`, or states ``[N, d]``. By default made up from the
             ranges of the task; then no state is known to be a first one.
         min_key_states: how many have to be accepted.
-        subspace: how to find subspaces, see :func:`lemae.subspace.find_subspace`.
+        subspace: how to find subspaces, see :func:`lemae.discriminators.subspace.find_subspace`.
         prune_inert: leave out indices that are read without a way to the result.
         seconds_per_call: most processor time for one state, in the median.
         limits: of each child process, of which there is one for every ``CALLS`` calls. By default

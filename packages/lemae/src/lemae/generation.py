@@ -33,14 +33,14 @@ from lemae._codegen import (
 )
 from lemae._codegen.messages import escaped
 from lemae._codegen.reply import check_characters
-from lemae._source import capped, join
 from lemae.answer import Proposal, documented, read_answer, write_answer
 from lemae.checks import check
+from lemae.discriminators.source import capped, join
+from lemae.discriminators.subspace import coordinates
 from lemae.errors import ConfigError, KeyStateError, LemaeWarning, ShapeError
 from lemae.key_states import KeyState, KeyStateSet
 from lemae.probes import Probes
 from lemae.probes import probes as collect
-from lemae.subspace import coordinates
 from lemae.task import TaskSpec
 
 TRANSCRIPT_FILE = "transcript.jsonl"

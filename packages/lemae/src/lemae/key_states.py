@@ -18,21 +18,21 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lemae._algebra import TruthSumError
 from lemae._arrays import as_array
 from lemae._codegen import UnsafeCodeError
-from lemae._forms import Evaluator, array_form, call, trials
-from lemae._graph import UnresolvedError
 from lemae._kit.files import write_text_atomic
 from lemae._seeds import Purpose, generator
-from lemae._source import PREFIX, Candidate, capped, checked, join, split
-from lemae._symbolic import IndexProblemError, execute
 from lemae._values import whole
+from lemae.discriminators.algebra import TruthSumError
+from lemae.discriminators.forms import Evaluator, array_form, call, trials
+from lemae.discriminators.graph import UnresolvedError
+from lemae.discriminators.source import PREFIX, Candidate, capped, checked, join, split
+from lemae.discriminators.subspace import Mode, coordinates, find_subspace
+from lemae.discriminators.symbolic import IndexProblemError, execute
+from lemae.discriminators.vectorize import ArrayFunction
 from lemae.errors import ConfigError, IntegrityError, KeyStateError, ShapeError
 from lemae.probes import probes
-from lemae.subspace import Mode, coordinates, find_subspace
 from lemae.task import TaskSpec
-from lemae.vectorize import ArrayFunction
 
 Array = NDArray[Any]
 
@@ -182,7 +182,8 @@ class KeyStateSet(Sequence[KeyState]):
                 description. A constant ``SUBSPACES = {"<name>": [0, 4]}`` may declare what they
                 are about. What else stands in the file is left out, with a log line.
             task: the task, or the length of its state; None if the code does not need it.
-            subspace: how to find the subspaces, see :func:`lemae.subspace.find_subspace`.
+            subspace: how to find the subspaces, see
+                :func:`~lemae.discriminators.subspace.find_subspace`.
             prune_inert: leave out indices that are read without a way to the result.
             meta: saved along with the set.
 
@@ -347,15 +348,6 @@ class KeyStateSet(Sequence[KeyState]):
             return evaluator(array)
         found = evaluator(array.reshape(-1, array.shape[-1]))
         return found.reshape(*array.shape[:-1], found.shape[1])
-
-    def project(self, k: int, states: ArrayLike) -> Array:
-        """The numbers that key state ``k`` is about: ``[..., len(subspace)]`` of ``[..., d]``.
-
-        Raises:
-            ShapeError: if the states have another length.
-        """
-        array = _as_states(states, self.d, self._least)
-        return array[..., list(self[k].subspace)]
 
     @property
     def n_failed(self) -> int:

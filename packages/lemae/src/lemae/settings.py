@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lemae._suggest import suggest
+from lemae._values import real, whole
 from lemae.errors import ConfigError
 from lemae.explore import RuleName
 
@@ -113,7 +113,8 @@ class Settings:
             see :class:`lemae.algos.IPPOSettings`.
         evaluate_every: environment steps between evaluations, rounded up to whole rollouts; the
             last rollout is always followed by one.
-        evaluation_episodes: each sampled and greedy.
+        evaluation_episodes: each sampled and greedy; a task of another module plays ``num_envs``
+            at a time, and as many more as fill the last of these.
         stop_at: end the run once so large a share of the last 100 training episodes succeeded, and
             of 100 more played by the policy as it then is; None uses all steps.
         learner: further options of :class:`lemae.algos.IPPOSettings`,
@@ -178,34 +179,30 @@ class Settings:
             ("random_actions", get_args(RandomActionTreatment)),
         ):
             check_choice(name, getattr(self, name), known)
+        whole("seed", self.seed, lowest=0)
         for name in (
-            "steps",
-            "num_envs",
-            "evaluate_every",
-            "evaluation_episodes",
-            "explore_until",
-            "requery_after",
-            "max_requery",
+            *("steps", "num_envs", "evaluate_every", "evaluation_episodes"),
+            *("explore_until", "max_requery"),
         ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("seed", "distract", "self_imitation", "count_bonus"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more, and finite")
-        if not 0 <= self.reduce < 1:
+            whole(name, getattr(self, name))
+        if self.requery_after is not None:
+            whole("requery_after", self.requery_after)
+        for name in ("distract", "self_imitation", "count_bonus"):
+            real(name, getattr(self, name))
+        if not real("reduce", self.reduce) < 1:
             raise ConfigError(f"reduce is {self.reduce}: give a share from 0 to less than 1")
-        if self.stop_at is not None and not 0 < self.stop_at <= 1:
-            raise ConfigError(f"stop_at is {self.stop_at}: give a share up to 1, or None")
+        if self.sticky is not None:
+            real("sticky", self.sticky, 1)
+        if self.stop_at is not None:
+            real("stop_at", self.stop_at, 0, 1, above=True)
         if self.max_requery > 1 and self.requery_after is None:
             raise ConfigError(
                 f"max_requery is {self.max_requery} and requery_after None, which never asks: give "
                 "both or neither"
             )
         choices = self.choices
-        if not 0 < choices.alpha < math.inf:
-            raise ConfigError(f"alpha is {choices.alpha}: give a weight above 0, and finite")
-        if not 0 <= choices.beta < math.inf:
-            raise ConfigError(f"beta is {choices.beta}: give a finite weight, 0 or more")
+        real("alpha", choices.alpha, above=True)
+        real("beta", choices.beta)
         if not 0 <= choices.eps_low <= choices.eps_high <= 1:
             raise ConfigError(
                 f"eps_low is {choices.eps_low} and eps_high {choices.eps_high}: give "

@@ -614,7 +614,10 @@ class _Run:
 
     def _evaluation(self) -> Any:
         if self._evaluation_env is None:
-            self._evaluation_env = make_env(self.settings, self.settings.evaluation_episodes)
+            copies = self.settings.evaluation_episodes
+            if ":" in self.settings.task:  # a copy of which may be a whole game in its own process
+                copies = min(copies, self.settings.num_envs)
+            self._evaluation_env = make_env(self.settings, copies)
         return self._evaluation_env
 
     def results(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lemae._seeds import Purpose, generator, number
-from lemae._values import flag, reading
+from lemae._values import flag, reading, real, whole
 from lemae.algos._saved import check_networks, load_networks, networks_state
 from lemae.algos.networks import OneHot, Perceptrons
 from lemae.algos.rollout import Episodes
-from lemae.errors import ConfigError, ShapeError
+from lemae.errors import ShapeError
 from lemae.settings import RandomActionTreatment, check_choice
 
 _NEVER = -1e9  # logit of an action that cannot be taken; minus infinity has no entropy
@@ -70,18 +69,14 @@ class IPPOSettings:
     imitate_below: float = 0.9
 
     def __post_init__(self) -> None:
-        positive = ("hidden", "learning_rate", "epochs", "clip", "max_gradient")
-        for name in (*positive, "imitated_episodes", "imitated_steps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}: it must be positive and finite"
-                )
+        for name in ("hidden", "epochs", "imitated_episodes", "imitated_steps"):
+            whole(name, getattr(self, name))
+        for name in ("learning_rate", "clip", "max_gradient"):
+            real(name, getattr(self, name), above=True)
         for name in ("entropy", "value", "self_imitation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more, and finite")
+            real(name, getattr(self, name))
         for name in ("gamma", "gae_lambda", "imitate_below"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")
+            real(name, getattr(self, name), 0, 1)
         check_choice("random_actions", self.random_actions, get_args(RandomActionTreatment))
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import elu
 
 from lemae._kit import seeded
 from lemae._seeds import Purpose, generator, number
-from lemae._values import reading, whole
+from lemae._values import reading, real, whole
 from lemae.algos._saved import check_networks, load_networks, networks_state
 from lemae.algos.networks import OneHot
 from lemae.algos.replay import EpisodeReplay
@@ -24,6 +24,10 @@ from lemae.algos.rollout import Episodes
 from lemae.errors import ConfigError, ShapeError
 
 MIXERS = ("qmix", "vdn", "iql")
+_WHOLE = (
+    *("capacity", "batch_size", "gradient_steps", "target_every", "epsilon_steps"),
+    *("hidden", "embedding"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class QSettings:
         batch_size: episodes per gradient step; there is none before as many are kept.
         gradient_steps: per update.
         target_every: episodes played between two copies into the older network.
+        target_rate: instead of copies, the share by which the older network moves towards the one
+            that learns, at every gradient step; None copies, as published.
         epsilon_start: share of random actions at first. Where an explorer mixes in random actions
             of its own, this and ``epsilon_finish`` belong at 0.
         epsilon_finish, epsilon_steps: the same in the end, and the steps over which it falls.
@@ -64,6 +70,7 @@ class QSettings:
     batch_size: int = 128
     gradient_steps: int = 1
     target_every: int = 200
+    target_rate: float | None = None
     epsilon_start: float = 1.0
     epsilon_finish: float = 0.05
     epsilon_steps: int = 100_000
@@ -75,15 +82,14 @@ class QSettings:
     def __post_init__(self) -> None:
         if self.mixer not in MIXERS:
             raise ConfigError(f"mixer is {self.mixer!r}: choose from {', '.join(MIXERS)}")
-        shares = ("gamma", "td_lambda", "epsilon_start", "epsilon_finish")
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")
-        for name in self.__dataclass_fields__.keys() - {*shares, "mixer", "double", "recurrent"}:
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}: it must be positive and finite"
-                )
+        for name in ("gamma", "td_lambda", "epsilon_start", "epsilon_finish"):
+            real(name, getattr(self, name), 0, 1)
+        if self.target_rate is not None:
+            real("target_rate", self.target_rate, 0, 1, above=True)
+        for name in ("learning_rate", "max_gradient"):
+            real(name, getattr(self, name), above=True)
+        for name in _WHOLE:
+            whole(name, getattr(self, name))
         if self.batch_size > self.capacity:
             raise ConfigError(
                 f"batch_size is {self.batch_size} and capacity {self.capacity}: keep at least one "
@@ -313,7 +319,8 @@ class QLearner:
         if len(self.replay) < self.settings.batch_size:
             return {}
         taken = [self._step(relabel) for _ in range(self.settings.gradient_steps)]
-        if self.episodes - self._copied_at >= self.settings.target_every:
+        due = self.episodes - self._copied_at >= self.settings.target_every
+        if self.settings.target_rate is None and due:
             self._older.load_state_dict(self.networks.state_dict())
             self._copied_at = self.episodes
         means = torch.stack(taken).mean(0).tolist()
@@ -334,6 +341,10 @@ class QLearner:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._weights, self.settings.max_gradient)
         self._optimizer.step()
+        if self.settings.target_rate is not None:
+            with torch.no_grad():
+                for older, weight in zip(self._older.parameters(), self._weights, strict=True):
+                    older.lerp_(weight, self.settings.target_rate)
         self.updates += 1
         return torch.stack([loss.detach(), values.detach().mean(), targets.mean(), norm])
 

@@ -402,7 +402,7 @@ class Collector:
             )
             if explorer is not None:
                 record.epsilon[step] = explorer.epsilon
-                if mixer is not None and explorer.epsilon.any():
+                if mixer is not None:
                     actions, record.random[step] = mixer.mix(
                         actions, explorer.epsilon, record.can(step)
                     )

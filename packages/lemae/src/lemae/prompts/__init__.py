@@ -11,7 +11,7 @@ from importlib import resources
 from string import Template
 
 from lemae._codegen import Message
-from lemae._source import POLICY
+from lemae.discriminators.source import POLICY
 from lemae.errors import TaskError
 from lemae.task import TaskSpec
 

@@ -1,9 +1,9 @@
 """A discriminator of one state, made into a function of many.
 
-:mod:`lemae._symbolic` runs the source on symbols; the graph that it leaves is written out here as
-straight-line code, one line per operation, and compiled: in NumPy over all states, and in Python's
-own operators, row by row, which is quicker for a handful of states. All key states of a set share
-one graph, so that what several of them ask is computed once.
+:mod:`~lemae.discriminators.symbolic` runs the source on symbols; the graph that it leaves is
+written out here as straight-line code, one line per operation, and compiled: in NumPy over all
+states, and in Python's own operators, row by row, which is quicker for a handful of states. All key
+states of a set share one graph, so that what several of them ask is computed once.
 
 Why this code needs no guards: not a character of it comes from the source. It is made of the names
 ``v0, v1, ...``, of operators and elementwise functions from fixed tables, and of numbers; its
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lemae._graph import Graph, Node, UnresolvedError, operation, reachable
-from lemae._source import checked
-from lemae._symbolic import execute
+from lemae.discriminators.graph import Graph, Node, UnresolvedError, operation, reachable
+from lemae.discriminators.source import checked
+from lemae.discriminators.symbolic import execute
 
 Array = NDArray[Any]
 

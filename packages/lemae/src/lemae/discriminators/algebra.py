@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from lemae._codegen.guards import Guards
 from lemae._codegen.numpy_proxy import math_proxy, numpy_proxy
-from lemae._graph import Graph, Node, UnresolvedError, operation
-from lemae._source import POLICY
+from lemae.discriminators.graph import Graph, Node, UnresolvedError, operation
+from lemae.discriminators.source import POLICY
 
 ENDLESS = 2**31  # length of a state whose length is not known
 _MAX_STEPS = 50_000  # expressions, items and operations of one run

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lemae._algebra import (
+from lemae._codegen.policy import NUMPY_RULES
+from lemae.discriminators.algebra import (
     COMPARISONS,
     Algebra,
     Array,
@@ -19,8 +20,7 @@ from lemae._algebra import (
     is_scalar,
     kind_of,
 )
-from lemae._codegen.policy import NUMPY_RULES
-from lemae._graph import Node
+from lemae.discriminators.graph import Node
 
 _NUMPY_OPERATORS = {
     "add": "Add",

@@ -18,8 +18,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from lemae._graph import UnresolvedError
-from lemae._symbolic import IndexProblemError, execute
+from lemae.discriminators.graph import UnresolvedError
+from lemae.discriminators.symbolic import IndexProblemError, execute
 from lemae.errors import ConfigError, KeyStateError
 from lemae.task import TaskSpec
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemae._codegen import load_function
-from lemae._graph import Node, UnresolvedError, reachable
 from lemae._seeds import Purpose, generator
-from lemae._source import PREFIX, checked, policy
-from lemae._symbolic import execute
+from lemae.discriminators.graph import Node, UnresolvedError, reachable
+from lemae.discriminators.source import PREFIX, checked, policy
+from lemae.discriminators.symbolic import execute
+from lemae.discriminators.vectorize import ArrayFunction, vectorize
 from lemae.errors import LemaeWarning
-from lemae.vectorize import ArrayFunction, vectorize
 
 if TYPE_CHECKING:
     from lemae.key_states import KeyState
@@ -126,6 +126,7 @@ class Evaluator:
         return vectorize(entries, key_states[places[0]].d)
 
     def __call__(self, states: Array) -> Array:
+        """Bool ``[N, K]`` of ``[N, d]``."""
         if len(self._parts) == 1 and not self._loops:
             return self._parts[0][1](states)
         found = np.empty((len(states), self._count), bool)

@@ -3,8 +3,9 @@
 The executor walks the syntax tree with symbols where the numbers of the state would be. Constants
 are folded, loops over constants unrolled, helper functions entered; where a condition depends on
 the state both branches are followed and their values merged. The graph says which indices are read
-and which matter, and :mod:`lemae.vectorize` computes it for many states at once. Nothing of the
-source is executed, and steps and nodes are counted, so that a run ends soon whatever the source is.
+and which matter, and :mod:`~lemae.discriminators.vectorize` computes it for many states at once.
+Nothing of the source is executed, and steps and nodes are counted, so that a run ends soon whatever
+the source is.
 
 With a given state the executor follows the one path of that state instead. The graph is then the
 trace of a call, and indices that are computed from the state are known as well.
@@ -20,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from lemae._algebra import (
+from lemae._codegen.loading import dotted_name, parse
+from lemae.discriminators.algebra import (
     ENDLESS,
     UNKNOWN,
     Array,
@@ -32,10 +34,9 @@ from lemae._algebra import (
     is_boolean,
     is_scalar,
 )
-from lemae._codegen.loading import dotted_name, parse
-from lemae._functions import Functions
-from lemae._graph import Graph, Node, UnresolvedError, reachable
-from lemae._source import PREFIX
+from lemae.discriminators.functions import Functions
+from lemae.discriminators.graph import Graph, Node, UnresolvedError, reachable
+from lemae.discriminators.source import PREFIX
 
 
 @dataclass(frozen=True)
