@@ -196,6 +196,18 @@ def test_norms(native, dtype, centred, shape):
                 assert_within(one, other)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("narrow", NARROW[1:], ids=str)
+def test_rows_rebuilt_for_autocast_are_rounded_once_from_fp32(native, narrow, offset):
+    z, weight, bias = torch.randn(70, 48).to(narrow), torch.randn(48), torch.randn(48)
+    options = {"offset": offset, "round_first": None}
+    for kernels in (native, TorchBackend):
+        wide = kernels.affine(z, weight, bias, dtype=torch.float32, **options)
+        assert torch.equal(
+            kernels.affine(z, weight, bias, dtype=narrow, **options), wide.to(narrow)
+        )
+
+
 def test_second_derivatives_and_transforms_go_round_the_kernels(native):
     x = torch.randn(4, 8, dtype=torch.float32, requires_grad=True)
     weight = torch.randn(8, requires_grad=True)

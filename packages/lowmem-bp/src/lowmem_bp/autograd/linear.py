@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowmem_bp.autograd.recipe import Rebuild, recipe_of
+from lowmem_bp.autograd.recipe import Rebuild, rebuilt, recipe_of
 
 
 class _Linear(torch.autograd.Function):
@@ -47,7 +47,7 @@ class _Linear(torch.autograd.Function):
             grad_x = (grad @ (matrix.t() if ctx.in_by_out else matrix)).to(ctx.x_dtype)
         rows = grad.flatten(0, -2) if grad.dim() > 1 else grad.unsqueeze(0)
         if ctx.needs_input_grad[1]:
-            x = ctx.rebuild(*kept).to(grad.dtype)
+            x = rebuilt(ctx.rebuild, kept, grad.dtype)
             x = x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
             product = x.t() @ rows if ctx.in_by_out else rows.t() @ x
             grad_weight = product.to(weight.dtype)

@@ -15,6 +15,7 @@ output of the norm together cost one tensor instead of two.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -142,6 +143,29 @@ class _Norm(torch.autograd.Function):
         return (grad_x, grad_weight, grad_bias, *([None] * 8))
 
 
+@dataclass(frozen=True)
+class _Affine:
+    """Rebuilds the result of a norm from its rows, weight and bias."""
+
+    kernels: type[Backend]
+    offset: float
+    round_first: torch.dtype | None
+    dtype: torch.dtype
+
+    def __call__(self, *kept: Tensor) -> Tensor:
+        return self.rounded(*kept, dtype=self.dtype)
+
+    def rounded(self, *kept: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same in ``dtype``, if that is one rounding: what was fp32 becomes 16 bits once."""
+        once = self.dtype == torch.float32 and dtype.itemsize < 4
+        return self.kernels.affine(
+            *kept,
+            offset=self.offset,
+            round_first=self.round_first,
+            dtype=dtype if once else self.dtype,
+        )
+
+
 def _plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
     return term if total is None else total if term is None else total + term
 
@@ -203,5 +227,4 @@ def norm(
     # Copies, because a layer that rebuilds y may belong to another FSDP group than the norm: the
     # norm's own weight can be freed by then. They are one row each, whatever the batch.
     rows = (weight.clone(),) if bias is None else (weight.clone(), bias.clone())
-    rebuild = partial(kernels.affine, offset=offset, round_first=rounding, dtype=dtype)
-    return attach(y, rebuild, z, *rows)
+    return attach(y, _Affine(kernels, offset, rounding, dtype), z, *rows)

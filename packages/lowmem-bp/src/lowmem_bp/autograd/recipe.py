@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +51,19 @@ class Recipe(NamedTuple):
 def identity(tensor: Tensor) -> Tensor:
     """Return the tensor itself: the recipe of a tensor that has none."""
     return tensor
+
+
+def rebuilt(rebuild: Rebuild, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Rebuild a value in ``dtype``; in one pass, if ``rebuild`` has a method ``rounded`` for that.
+
+    Args:
+        rebuild: Of a recipe.
+        tensors: Likewise.
+        dtype: As it is needed, for instance under autocast.
+    """
+    rounded = getattr(rebuild, "rounded", None)
+    value: Tensor = rebuild(*tensors) if rounded is None else rounded(*tensors, dtype=dtype)
+    return value.to(dtype)
 
 
 def attach(output: Tensor, rebuild: Rebuild, *tensors: Tensor, compiled: bool = False) -> Tensor:
