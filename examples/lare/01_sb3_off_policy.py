@@ -1,6 +1,7 @@
 """TD3 on an environment that pays at the end of an episode, with step rewards from its returns.
 
-Without the three lines marked (lare) the same script learns from the return alone.
+Without the three lines marked (lare) the same script learns from the return alone. MuJoCo's tasks
+work as well: --task HalfCheetah-v5 (pip install "lare-rl[sb3,mujoco]").
 """
 
 import argparse

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
-from lare._kit import RunFolder
+from lare._kit import RunFolder, TensorBoardFolder
 from lare._kit.files import write_text_atomic
 from lare._kit.run import METRICS, SUMMARY, _plain
 from lare.errors import ConfigError, MissingExtraError
@@ -68,39 +67,20 @@ def restored(results: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-class TensorBoardFolder(RunFolder):
-    """A run folder whose numbers can be watched in TensorBoard as well.
-
-    Args:
-        path: of the run, which gets the event files too.
-        steps: where the run goes on; later points of an earlier try are not shown.
-        options: as of :class:`RunFolder`.
+def _opened(folder: Path, *, tensorboard: bool, steps: int | None = None, **how: bool) -> RunFolder:
+    """A run folder, with event files if they are asked for.
 
     Raises:
         MissingExtraError: without TensorBoard.
     """
-
-    def __init__(self, path: Path, *, steps: int | None = None, **options: bool) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError(
-                'event files need TensorBoard: pip install "lare-rl[tensorboard]"'
-            ) from error
-        super().__init__(path, **options)
-        purge = None if steps is None else steps + 1
-        self._writer = SummaryWriter(str(self.path), purge_step=purge)
-
-    def log(self, step: int, name: str, value: SupportsFloat) -> None:
-        """Append one number, and let it be seen at once."""
-        super().log(step, name, value)
-        self._writer.add_scalar(name, float(value), step)
-        self._writer.flush()
-
-    def write_summary(self, results: Mapping[str, Any], **options: Any) -> Path:
-        """Write ``summary.json``, and close the event file."""
-        self._writer.close()
-        return super().write_summary(results, **options)
+    if not tensorboard:
+        return RunFolder(folder, **how)
+    try:
+        return TensorBoardFolder(folder, steps=steps, **how)
+    except ImportError as error:
+        raise MissingExtraError(
+            'event files need TensorBoard: pip install "lare-rl[tensorboard]"'
+        ) from error
 
 
 def start(folder: Path, *, tensorboard: bool = False) -> RunFolder:
@@ -121,7 +101,7 @@ def start(folder: Path, *, tensorboard: bool = False) -> RunFolder:
                 f"{folder} holds {', '.join(strange[:5])}, which no run wrote and which would be "
                 "lost: name another folder, or move them away"
             )
-    return (TensorBoardFolder if tensorboard else RunFolder)(folder, overwrite=True)
+    return _opened(folder, tensorboard=tensorboard, overwrite=True)
 
 
 def go_on(folder: Path, steps: int, *, tensorboard: bool = False) -> RunFolder:
@@ -132,11 +112,7 @@ def go_on(folder: Path, steps: int, *, tensorboard: bool = False) -> RunFolder:
     """
     metrics = folder / METRICS
     # The constructor drops a last line that was cut off.
-    log = (
-        TensorBoardFolder(folder, steps=steps, resume=True)
-        if tensorboard
-        else RunFolder(folder, resume=True)
-    )
+    log = _opened(folder, tensorboard=tensorboard, steps=steps, resume=True)
     if metrics.is_file():
         lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
         try:

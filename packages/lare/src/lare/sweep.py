@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import importlib.util
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
+from lare._kit import SweepError, over_processes, over_ray
 from lare.algos.mpe import MPESettings
 from lare.algos.mpe import train as train_mpe
 from lare.errors import ConfigError, LareError, MissingExtraError
 from lare.training import Settings, train
 
-Job = tuple[Settings | MPESettings, Path, bool]
-
 
 def run(
     settings: Sequence[Settings | MPESettings],
-    out: Path,
+    out: str | Path,
     *,
     jobs: int = 1,
     engine: str = "local",
@@ -42,63 +37,39 @@ def run(
         The results, in the order of ``settings``.
 
     Raises:
-        ConfigError: if the engine is unknown.
+        ConfigError: if the engine is unknown, or two runs would share a folder.
         LareError: if a process ended in the midst of a run.
         MissingExtraError: without Ray, if that was asked for.
     """
-    todo = [(one, out / folder_name(one), tensorboard) for one in settings]
+    # On the nodes of a cluster a relative path starts from other folders.
+    out = Path(out).absolute() if engine == "ray" else Path(out)
+    folders = [out / folder_name(one) for one in settings]
+    if len(set(folders)) < len(folders):
+        raise ConfigError("two of the runs share a folder: give each task, method and seed once")
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}: give at least 1")
+    todo = [(one, folder, tensorboard) for one, folder in zip(settings, folders, strict=True)]
+
+    def done(index: int, results: dict[str, Any]) -> None:
+        progress(line(settings[index], results))
+
     if engine == "ray":
-        return _over_ray(todo, progress)
+        if importlib.util.find_spec("ray") is None:
+            raise MissingExtraError('engine="ray" needs Ray: pip install "lare-rl[ray]"')
+        gpus = [float(getattr(one, "device", "cpu").startswith("cuda")) for one in settings]
+        return over_ray(work, todo, gpus=gpus, done=done)
     if engine != "local":
         raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
-    if jobs > 1 and len(settings) > 1:
-        return _over_processes(todo, jobs, progress)
-    found = []
-    for job in todo:
-        found.append(work(*job))
-        progress(line(job[0], found[-1]))
-    return found
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
-
-
-def _over_processes(
-    todo: Sequence[Job], jobs: int, progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    results: dict[int, dict[str, Any]] = {}
-    waiting = list(range(len(todo)))
-    running: dict[Future[dict[str, Any]], int] = {}
-    of_others = set(active_children())
-    workers = min(jobs, len(todo))
-    with ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts) as pool:
+    if jobs > 1 and len(todo) > 1:
         try:
-            while waiting or running:
-                while waiting and len(running) < workers:  # so that what runs can be named
-                    index = waiting.pop(0)
-                    running[pool.submit(work, *todo[index])] = index
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    results[running[future]] = future.result()
-                    index = running.pop(future)
-                    progress(line(todo[index][0], results[index]))
-        except BrokenProcessPool as error:  # which has ended the other processes
-            lost = ", ".join(str(todo[index][1]) for index in running.values())
-            raise LareError(
-                f"a process died while these runs went on: {lost}. It was killed, perhaps for lack "
-                'of memory, or a script starts runs outside of `if __name__ == "__main__":`. '
-                "Finished runs are kept: run the same again, with fewer jobs if memory is short"
-            ) from error
-        except BaseException:  # an interrupt, too: nobody waits for what is under way
-            for process in set(active_children()) - of_others:
-                process.terminate()
-            raise
-    return [results[index] for index in range(len(todo))]
-
-
-def _work_in(folder: Path, job: Job) -> dict[str, Any]:
-    os.chdir(folder)  # what a path in the settings starts from
-    return work(*job)
+            return over_processes(work, todo, jobs, names=[str(job[1]) for job in todo], done=done)
+        except SweepError as error:
+            raise LareError(str(error)) from error
+    found = []
+    for index, job in enumerate(todo):
+        found.append(work(*job))
+        done(index, found[-1])
+    return found
 
 
 def work(settings: Settings | MPESettings, folder: Path, tensorboard: bool) -> dict[str, Any]:
@@ -120,33 +91,3 @@ def line(settings: Settings | MPESettings, results: dict[str, Any]) -> str:
     """What is said of a finished run."""
     step, score = list(results["scores"].items())[-1]
     return f"{settings.method} seed {settings.seed}: {score:.1f} after {step} steps"
-
-
-def _over_ray(jobs: Sequence[Job], progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError('engine="ray" needs Ray: pip install "lare-rl[ray]"') from error
-    started = not ray.is_initialized()
-    if started:
-        # An address in RAY_ADDRESS is a running cluster; without one, this machine is.
-        ray.init(include_dashboard=False, log_to_driver=False, num_cpus=None)
-    try:
-        remote = ray.remote(num_cpus=1, max_calls=1)(_work_in)
-        waiting = {}
-        for index, (settings, folder, tensorboard) in enumerate(jobs):
-            on_gpu = getattr(settings, "device", "cpu").startswith("cuda")
-            task = remote.options(num_gpus=1 if on_gpu else None)
-            job = settings, folder.absolute(), tensorboard
-            waiting[task.remote(Path.cwd(), job)] = index
-        results: dict[int, dict[str, Any]] = {}
-        pending = list(waiting)
-        while pending:
-            (done,), pending = ray.wait(pending, num_returns=1)
-            index = waiting[done]
-            results[index] = ray.get(done)
-            progress(line(jobs[index][0], results[index]))
-    finally:
-        if started:
-            ray.shutdown()
-    return [results[index] for index in range(len(jobs))]

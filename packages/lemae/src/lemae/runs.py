@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO, SupportsFloat
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from lemae._kit import RunFolder
+from lemae._kit import RunFolder, TensorBoardFolder
 from lemae._kit.files import write_text_atomic
 from lemae._kit.run import METRICS, SUMMARY
 from lemae._version import __version__
@@ -254,11 +254,7 @@ class Checkpoint:
                 path.unlink()
         metrics = self.folder / METRICS
         try:
-            log = (
-                TensorBoardFolder(self.folder, steps=steps, resume=True)
-                if tensorboard
-                else RunFolder(self.folder, resume=True)
-            )
+            log = _opened(self.folder, tensorboard=tensorboard, steps=steps, resume=True)
             if metrics.is_file():
                 lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
                 write_text_atomic(
@@ -275,39 +271,20 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-class TensorBoardFolder(RunFolder):
-    """A run folder whose numbers can be watched in TensorBoard as well.
-
-    Args:
-        path: of the run, which gets the event files too.
-        steps: where the run goes on; later points of an earlier try are not shown.
-        options: as of :class:`RunFolder`.
+def _opened(folder: Path, *, tensorboard: bool, steps: int | None = None, **how: bool) -> RunFolder:
+    """A run folder, with event files if they are asked for.
 
     Raises:
         MissingExtraError: without TensorBoard.
     """
-
-    def __init__(self, path: Path, *, steps: int | None = None, **options: bool) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError(
-                'event files need TensorBoard: pip install "lemae[tensorboard]"'
-            ) from error
-        super().__init__(path, **options)
-        purge = None if steps is None else steps + 1
-        self._writer = SummaryWriter(str(self.path), purge_step=purge)
-
-    def log(self, step: int, name: str, value: SupportsFloat) -> None:
-        """Append one number, and let it be seen at once."""
-        super().log(step, name, value)
-        self._writer.add_scalar(name, float(value), step)
-        self._writer.flush()
-
-    def write_summary(self, results: Mapping[str, Any], **options: Any) -> Path:
-        """Write ``summary.json``, and close the event file."""
-        self._writer.close()
-        return super().write_summary(results, **options)
+    if not tensorboard:
+        return RunFolder(folder, **how)
+    try:
+        return TensorBoardFolder(folder, steps=steps, **how)
+    except ImportError as error:
+        raise MissingExtraError(
+            'event files need TensorBoard: pip install "lemae[tensorboard]"'
+        ) from error
 
 
 def _start(folder: Path, *, tensorboard: bool) -> RunFolder:
@@ -318,7 +295,7 @@ def _start(folder: Path, *, tensorboard: bool) -> RunFolder:
             "name another folder, or move them away"
         )
     empty(folder)
-    return (TensorBoardFolder if tensorboard else RunFolder)(folder, resume=True)
+    return _opened(folder, tensorboard=tensorboard, resume=True)
 
 
 def check_inputs(folder: Path, saved: Mapping[str, str], now: Mapping[str, str]) -> None:

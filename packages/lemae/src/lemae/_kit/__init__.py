@@ -1,20 +1,22 @@
-"""Run folder, HTML report, interval statistics, seeds, and the frame of a command line.
+"""Run folder, sweeps, HTML report, interval statistics, seeds, and the frame of a command line.
 
 The few things that every package of the repository needs. This folder is copied byte for byte
 from one package to the others, so it names no package: it imports itself, numpy and the standard
-library, and nothing heavier; ``command`` imports typer and rich as well, ``seeds`` torch in use.
+library, and nothing heavier; ``command`` imports typer and rich as well, and in use ``seeds``
+imports torch, ``TensorBoardFolder`` TensorBoard, and ``over_ray`` Ray.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import KitError, ReportError, RunFolderError, ScoreError
+from .errors import KitError, ReportError, RunFolderError, ScoreError, SweepError
 
 if TYPE_CHECKING:
     from .report import Report
-    from .run import RunFolder, read_metrics, versions
+    from .run import RunFolder, TensorBoardFolder, read_metrics, versions
     from .seeds import seeded
     from .stats import Summary, bootstrap_interval, iqm, mean, paired_difference, summarize
+    from .sweep import over_processes, over_ray
 
 __all__ = [
     "KitError",
@@ -24,9 +26,13 @@ __all__ = [
     "RunFolderError",
     "ScoreError",
     "Summary",
+    "SweepError",
+    "TensorBoardFolder",
     "bootstrap_interval",
     "iqm",
     "mean",
+    "over_processes",
+    "over_ray",
     "paired_difference",
     "read_metrics",
     "seeded",
@@ -39,9 +45,12 @@ _HOMES = {
     "Report": "report",
     "RunFolder": "run",
     "Summary": "stats",
+    "TensorBoardFolder": "run",
     "bootstrap_interval": "stats",
     "iqm": "stats",
     "mean": "stats",
+    "over_processes": "sweep",
+    "over_ray": "sweep",
     "paired_difference": "stats",
     "read_metrics": "run",
     "seeded": "seeds",

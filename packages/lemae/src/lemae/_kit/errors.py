@@ -9,6 +9,10 @@ class RunFolderError(KitError, FileExistsError):
     """The folder for a run's results holds something already."""
 
 
+class SweepError(KitError, RuntimeError):
+    """A process ended in the midst of a run."""
+
+
 class ReportError(KitError, ValueError):
     """A report was given something it cannot show."""
 

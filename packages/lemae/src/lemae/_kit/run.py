@@ -117,6 +117,39 @@ class RunFolder:
         return write_text_atomic(self.path / SUMMARY, text + "\n")
 
 
+class TensorBoardFolder(RunFolder):
+    """A run folder whose numbers can be watched in TensorBoard as well.
+
+    Args:
+        path: of the run, which gets the event files too.
+        steps: where the run goes on; later points of an earlier try are not shown.
+        options: as of :class:`RunFolder`.
+
+    Raises:
+        ImportError: without TensorBoard.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, steps: int | None = None, **options: bool
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        super().__init__(path, **options)
+        purge = None if steps is None else steps + 1
+        self._writer: Any = SummaryWriter(str(self.path), purge_step=purge)
+
+    def log(self, step: int, name: str, value: SupportsFloat) -> None:
+        """Append one number, and let it be seen at once."""
+        super().log(step, name, value)
+        self._writer.add_scalar(name, float(value), step)
+        self._writer.flush()
+
+    def write_summary(self, results: Mapping[str, Any], **options: Any) -> Path:
+        """Write ``summary.json``, and close the event file."""
+        self._writer.close()
+        return super().write_summary(results, **options)
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read back the ``metrics.jsonl`` of a run folder.
 

@@ -1,0 +1,128 @@
+"""Many runs of one function, over processes of this machine or over a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import SweepError
+
+_Result = TypeVar("_Result")
+
+
+def over_processes(
+    work: Callable[..., _Result],
+    jobs: Sequence[tuple[Any, ...]],
+    processes: int,
+    *,
+    names: Sequence[str],
+    done: Callable[[int, _Result], None],
+) -> list[_Result]:
+    """Run all jobs, each in one of several processes.
+
+    The processes are started anew, not forked: ``work`` has to be a function of a module. An
+    exception in one of them, or an interrupt, ends the others.
+
+    Args:
+        work: does one job.
+        jobs: arguments of each.
+        processes: how many at a time, at least 1.
+        names: of the jobs, for messages.
+        done: called with the number of each job that is done and its result, in the order in which
+            they end.
+
+    Returns:
+        The results, in the order of the jobs.
+
+    Raises:
+        SweepError: if a process died.
+        Exception: whatever ``work`` raised first.
+    """
+    results: dict[int, _Result] = {}
+    waiting = list(range(len(jobs)))
+    running: dict[Future[_Result], int] = {}
+    of_others = set(active_children())
+    processes = min(processes, len(jobs))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _ignore_interrupts) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:  # so that what runs can be named
+                    index = waiting.pop(0)
+                    running[pool.submit(work, *jobs[index])] = index
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    results[running[future]] = future.result()
+                    index = running.pop(future)
+                    done(index, results[index])
+        except BrokenProcessPool as error:  # which has ended the other processes
+            lost = ", ".join(names[index] for index in running.values())
+            raise SweepError(
+                f"a process died while these runs went on: {lost}. It was killed, perhaps for lack "
+                'of memory, or a script starts runs outside of `if __name__ == "__main__":`. '
+                "Finished runs are kept: run the same again, with fewer jobs if memory is short"
+            ) from error
+        except BaseException:  # an interrupt, too: nobody waits for what is under way
+            for process in set(active_children()) - of_others:
+                process.terminate()
+            raise
+    return [results[index] for index in range(len(jobs))]
+
+
+def over_ray(
+    work: Callable[..., _Result],
+    jobs: Sequence[tuple[Any, ...]],
+    *,
+    gpus: Sequence[float],
+    done: Callable[[int, _Result], None],
+) -> list[_Result]:
+    """Run all jobs on the Ray cluster that ``RAY_ADDRESS`` names, or on this machine as one.
+
+    Args:
+        work: does one job; paths in it start from this process's folder on every node.
+        jobs: arguments of each.
+        gpus: that each job takes.
+        done: as of :func:`over_processes`.
+
+    Returns:
+        The results, in the order of the jobs.
+
+    Raises:
+        ImportError: without Ray.
+        Exception: whatever ``work`` raised first.
+    """
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, num_cpus=None)
+    try:
+        remote = ray.remote(num_cpus=1, max_calls=1)(_work_in)
+        waiting = {
+            remote.options(num_gpus=share or None).remote(Path.cwd(), work, job): index
+            for index, (job, share) in enumerate(zip(jobs, gpus, strict=True))
+        }
+        results: dict[int, _Result] = {}
+        pending = list(waiting)
+        while pending:
+            (ended,), pending = ray.wait(pending, num_returns=1)
+            index = waiting[ended]
+            results[index] = ray.get(ended)
+            done(index, results[index])
+    finally:
+        if started:
+            ray.shutdown()
+    return [results[index] for index in range(len(jobs))]
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
+
+
+def _work_in(folder: Path, work: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    os.chdir(folder)
+    return work(*job)
