@@ -7,7 +7,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,31 @@ from lemae.discriminators.symbolic import execute
 from lemae.discriminators.vectorize import ArrayFunction, vectorize
 from lemae.errors import LemaeWarning
 
-if TYPE_CHECKING:
-    from lemae.key_states import KeyState
-
 Array = NDArray[Any]
 
 _TRIALS = 512  # states on which the two forms of a function are compared
 
 _log = logging.getLogger(__name__)
+
+
+class Discriminator(Protocol):
+    """What is asked here of a :class:`lemae.KeyState`."""
+
+    @property
+    def name(self) -> str:
+        """Without the prefix."""
+
+    @property
+    def source(self) -> str:
+        """Code that defines the function."""
+
+    @property
+    def d(self) -> int | None:
+        """Length of a state; None if the code does not need it."""
+
+    @property
+    def vectorized(self) -> bool:
+        """Whether it has the form for many states."""
 
 
 def call(source: str, name: str, row: Array) -> bool:
@@ -110,7 +127,7 @@ def _around(values: Iterable[Any]) -> list[float]:
 class Evaluator:
     """Truth values of several key states on states ``[N, d]``."""
 
-    def __init__(self, key_states: Sequence[KeyState]) -> None:
+    def __init__(self, key_states: Sequence[Discriminator]) -> None:
         self.n_failed = 0
         self._count = len(key_states)
         self._loops = [(n, k) for n, k in enumerate(key_states) if not k.vectorized]
@@ -121,7 +138,7 @@ class Evaluator:
         except UnresolvedError:  # too large together, though not one by one
             self._parts = [([n], self._together(key_states, [n])) for n in places]
 
-    def _together(self, key_states: Sequence[KeyState], places: list[int]) -> ArrayFunction:
+    def _together(self, key_states: Sequence[Discriminator], places: list[int]) -> ArrayFunction:
         entries = [(key_states[n].source, key_states[n].name) for n in places]
         return vectorize(entries, key_states[places[0]].d)
 
@@ -142,7 +159,7 @@ class Evaluator:
                     self._count_failure(key_state, row, error)
         return found
 
-    def _count_failure(self, key_state: KeyState, row: Array, error: Exception) -> None:
+    def _count_failure(self, key_state: Discriminator, row: Array, error: Exception) -> None:
         if not self.n_failed:
             warnings.warn(
                 f"{PREFIX}{key_state.name} fails on {row.tolist()} ({type(error).__name__}: "
