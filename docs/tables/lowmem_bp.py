@@ -169,13 +169,13 @@ def network() -> str:
     size = run["settings"]
     rows = []
     for m in run["results"]["measurements"]:
-        case, competitor, held, time, peak, _error = _compared(m)
+        case, competitor, held, _time, peak, _error = _compared(m)
         mib = "-" if m["peak_bytes"] is None else f"{m['peak_bytes'] / 2**20:.0f}"
-        rows.append([case, competitor, held, mib, peak, time])
-    head = [f"{size['layers']} blocks", "competitor", "held", "peak MiB", "peak", "time"]
+        rows.append([case, competitor, held, mib, peak])
+    head = [f"{size['layers']} blocks", "competitor", "held", "peak MiB", "peak"]
     note = (
         f"Relative to stock, but for MiB. Batch {size['batch']}, {size['length']} tokens, width "
-        f"{size['features']}; {size['repeats']} rounds. {machine(run)}"
+        f"{size['features']}. {machine(run)}"
     )
     return f"{markdown(head, rows)}\n\n{note}"
 

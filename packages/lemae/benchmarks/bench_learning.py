@@ -63,6 +63,12 @@ ROWS: dict[str, dict[str, Any]] = {
     # Another learner.
     "qmix-lemae": {**STICKY, "method": "lemae", "rule": "leaf"},
     "qmix-plain": {**STICKY, "method": "plain"},
+    "qmix-lemae-published": {
+        **STICKY,
+        "method": "lemae",
+        "rule": "leaf",
+        "learner": {"td_lambda": 0.6, "batch_size": 128, "gradient_steps": 1, "target_rate": None},
+    },
     "cmae": {"algo": "cmae", "method": "plain"},
 }
 

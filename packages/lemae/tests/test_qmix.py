@@ -54,7 +54,7 @@ def learner(seed=0, *, observed=False, one_hot=True, limit=5, **settings):
         limit,
         n_values=N_VALUES if one_hot else None,
         n_observed=4 if observed else None,
-        settings=QSettings(**chosen),
+        settings=QSettings.published(**chosen),
         seed=seed,
     )
 
@@ -296,6 +296,25 @@ def test_the_older_network_follows_after_so_many_episodes():
     assert same(made.state_dict()["networks"], made.state_dict()["older"])
     made.update()
     assert not same(made.state_dict()["networks"], made.state_dict()["older"])
+
+
+def test_the_older_network_moves_by_a_share_at_every_gradient_step():
+    made = learner(target_rate=0.25, target_every=1)
+    older = copy.deepcopy(made.state_dict()["older"])
+    made.observe(some_episodes(0))
+    for _ in range(3):
+        made.update()
+        state = made.state_dict()
+        for name, weight in older.items():
+            older[name] = 0.75 * weight + 0.25 * state["networks"][name]
+            torch.testing.assert_close(older[name], state["older"][name])
+
+
+def test_the_published_settings_are_those_of_the_paper():
+    made = QSettings.published(hidden=8)
+    assert (made.td_lambda, made.batch_size, made.gradient_steps) == (0.6, 128, 1)
+    assert made.target_rate is None
+    assert made.hidden == 8
 
 
 # --- acting -------------------------------------------------------------------------------------
@@ -560,7 +579,7 @@ def play_and_learn(env, made, rounds, updates=1):
 
 @pytest.mark.parametrize(("mixer", "paid"), [("qmix", 8), ("vdn", 7)])
 def test_qmix_finds_what_a_sum_cannot_express(mixer, paid):
-    settings = QSettings(
+    settings = QSettings.published(
         mixer=mixer,
         epsilon_finish=1.0,
         td_lambda=0.0,
@@ -596,7 +615,7 @@ class Corridor:
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_tiny_grid_is_learned(mixer):
-    settings = QSettings(
+    settings = QSettings.published(
         mixer=mixer,
         epsilon_steps=3000,
         batch_size=32,
@@ -652,7 +671,7 @@ class Reminder:
 
 @pytest.mark.parametrize("recurrent", [True, False], ids=["gru", "feed-forward"])
 def test_only_a_memory_follows_a_sign_that_is_gone(recurrent):
-    settings = QSettings(
+    settings = QSettings.published(
         mixer="iql",
         recurrent=recurrent,
         epsilon_finish=0.3,

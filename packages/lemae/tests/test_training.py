@@ -76,7 +76,7 @@ def bits(results):
 
 
 AIDS = {"sticky": 4.0, "self_imitation": 0.3, "count_bonus": 0.1}
-Q = {"batch_size": 8, "hidden": 8, "embedding": 4}
+Q = {"batch_size": 8, "gradient_steps": 1, "hidden": 8, "embedding": 4}
 
 
 # --- what a run does -----------------------------------------------------------------------------
@@ -204,6 +204,22 @@ def test_learners_of_values_run(algo, method, key_states):
     results = train(tiny(method, 3, algo=algo, key_states=key_states, learner=Q))
     assert results["steps"] > 0
     assert 0 <= results["win_rate_greedy"] <= 1
+
+
+@pytest.mark.parametrize("algo", ["qmix", "vdn", "iql"])
+def test_learners_of_values_learn_at_their_defaults(algo, key_states):
+    settings = tiny(
+        "lemae",
+        algo=algo,
+        sticky=4.0,
+        steps=3000,
+        evaluate_every=10**9,
+        key_states=key_states,
+        learner={},
+    )
+    results = train(settings)
+    assert results["win_rate_sampled"] >= 0.9
+    assert results["win_rate_greedy"] >= 0.9
 
 
 def test_replayed_episodes_are_paid_by_what_is_known_now(key_states, monkeypatch):

@@ -145,6 +145,13 @@ def test_summary_names_commit_and_changes(tmp_path, monkeypatch):
     clean = state("clean")
     assert len(clean["commit"]) == 40
     assert clean["dirty"] is False
+    _kit.RunFolder(checkout / "results").write_summary({})
+    assert state("beside results of its own") == clean
+    git("add", "results")
+    git("commit", "--quiet", "-m", "results")
+    path = _kit.RunFolder(checkout / "results", overwrite=True).write_summary({})
+    clean = json.loads(path.read_text())["git"]
+    assert clean["dirty"] is False
     (checkout / "file").write_text("2")
     assert state("changed") == {"commit": clean["commit"], "dirty": True}
 

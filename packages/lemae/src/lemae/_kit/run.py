@@ -24,6 +24,8 @@ from .files import write_text_atomic
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 
+_OWN: set[Path] = set()  # folders that this process writes
+
 
 class RunFolder:
     """Writes one run's numbers to a folder of its own.
@@ -59,6 +61,7 @@ class RunFolder:
                 )
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        _OWN.add(self.path.resolve())
         _drop_cut_off_record(self.path / METRICS)
         self._start_s = time.monotonic()
 
@@ -226,11 +229,16 @@ def _describe_device(device: str) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout the process works in, and whether it has changes; None outside one."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    """Commit of the checkout the process works in, and whether it has changes; None outside one.
+
+    What a program writes itself, perhaps over results that are committed, is no change of it.
+    """
+    commit, top = _git("rev-parse", "HEAD"), _git("rev-parse", "--show-toplevel")
+    if commit is None or top is None:
         return None
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
+    own = [path.relative_to(top).as_posix() for path in _OWN if path.is_relative_to(top)]
+    others = [":/", *(f":(top,exclude){path}" for path in own if path != ".")]
+    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", *others))}
 
 
 def _git(*arguments: str) -> str | None:
