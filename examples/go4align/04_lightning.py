@@ -34,7 +34,8 @@ class Module(lightning.LightningModule):
     def validation_step(self, batch):
         """In evaluation the state of the weighting does not change."""
         losses = self.digits.losses(self.net(batch[0]), batch)
-        self.log("val_loss", self.weighting(losses))
+        # Not their weighted sum: that changes with the weights, and says nothing of progress.
+        self.log_dict({f"val_loss/{name}": loss for name, loss in losses.items()})
 
     def configure_optimizers(self):
         """The weighting has no parameters."""

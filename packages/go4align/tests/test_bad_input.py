@@ -142,6 +142,7 @@ one = torch.tensor(1.0)
         (torch.tensor(1.0), ("()", "expected (3,)")),
         (torch.ones(3, 1), ("(3, 1)", "expected (3,)", "squeeze")),
         (torch.ones(1, 3), ("(1, 3)", "expected (3,)", "squeeze")),
+        (torch.ones(64, 3), ("(64, 3)", "expected (3,)", "losses.mean(0)")),
         ([], ("0 losses for 3 tasks", "mask=")),
         ([one] * 2, ("2 losses for 3 tasks", "one scalar per task")),
         ([one] * 4, ("4 losses for 3 tasks",)),

@@ -153,7 +153,7 @@ def test_groups_needs_losses(tmp_path):
         group_costs.over_run(tmp_path)
     run = runs.Run(tmp_path, benchmark="made", method="ls", tasks=["x"], seed=0)
     run.metric(0, "test/acc", 0.5)
-    with pytest.raises(DataError, match="no records of losses"):
+    with pytest.raises(DataError, match="has no losses: write a line for each"):
         group_costs.over_run(tmp_path)
     run.step(1, [torch.tensor(-1.0)])
     with pytest.raises(ConfigError, match="not positive"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import runpy
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import go4align.losses
 from go4align import GO4Align
 from go4align.clustering import kmeans_1d
-from go4align.errors import LossError
+from go4align.errors import GivenUpWarning, LossError
 
 # Test modules cannot import each other under --import-mode=importlib.
 Reference = runpy.run_path(str(Path(__file__).with_name("reference_go4align.py")))["Reference"]
@@ -286,6 +287,27 @@ def test_log_space_takes_geometric_means():
     # gamma is 1 / L here; 1 and 1/4 are near in ratio.
     assert module.weights.tolist() == pytest.approx([0.5, 0.5, 1e-3])
     assert module.group_weights.tolist() == pytest.approx([1e-3, 0.5])
+
+
+def test_a_task_that_is_given_up_is_named_once():
+    weighting = GO4Align(3, "auto", tasks=["class", "parity", "ink"])
+    losses = torch.tensor([2.0, 0.7, 30_000.0])
+    weighting(losses)
+    weighting(losses)
+    with pytest.warns(GivenUpWarning, match=r"after 3 steps.*'ink'.*'parity'.*beta=0\.0001.*1e-04"):
+        weighting(losses)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weighting(losses)
+
+
+@pytest.mark.parametrize("options", [{"beta": 0.0}, {"q_floor": 0.01}])
+def test_no_task_is_given_up_without_beta_or_above_a_floor(options):
+    weighting = GO4Align(3, "auto", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(5):
+            weighting(torch.tensor([2.0, 0.7, 1e5]))
 
 
 def test_decay_forgets():

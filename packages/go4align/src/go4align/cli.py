@@ -77,7 +77,7 @@ def demo(
 
     ours = of_demo(out, job.is_of_demo)
     log("reading the tables of the package chemicals")
-    names = {"stl": "one network per property", "ls": "sum of the losses"}
+    names = {"stl": "stl, one network per property", "ls": "ls, the sum of the losses"}
     rows, results = job.run(
         out,
         seed=seed,
@@ -89,12 +89,14 @@ def demo(
         print_json(results)
     else:
         print_table(HEAD, [cells(row) for row in rows], "Seven properties of molecules, test part")
+        log("Δm: change of all metrics against stl, in percent; lower is better")
     _report(out)
     end_if_missing(results["headline"]["missing"])
 
 
 @app.command()
 def bench(
+    context: typer.Context,
     name: Annotated[Benchmark, typer.Argument(help="The problem.")],
     methods: Annotated[
         str | None, typer.Option(help="Labels, with commas between; see `go4align info`.")
@@ -124,6 +126,13 @@ def bench(
     The toy problem has neither seeds nor settings to choose: of the options it takes --methods,
     --steps, --out and --json.
     """
+    mute = ["seeds", "optimizer", "tune", "jobs"] if name is Benchmark.toy else ["steps"]
+    for option in mute:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"{name.value} does not take it: leave it out", param_hint=f"--{option}"
+            )
     if name is Benchmark.toy:
         folder = out or Path("bench") / "toy"
         _bench_toy(methods, steps, folder, as_json)
@@ -248,6 +257,9 @@ def _print(tables: Mapping[str, Sequence[Any]], as_json: bool) -> None:
         return
     for name, rows in tables.items():
         print_table(HEAD, [cells(row) for row in rows], name)
+    log("Δm: change of all metrics against one network per task (stl), in percent; lower is better")
+    if not all(any(row.method == "stl" for row in rows) for rows in tables.values()):
+        log("Without stl among the methods there is no Δm: add it to --methods")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from go4align import bench, runs
 from go4align._kit import RunFolder
 from go4align._kit.run import METRICS, SUMMARY
+from go4align.errors import MissingExtraError
 from go4align.report import Row, as_dict, table
 from go4align.tasks import problem
 from go4align.training import STL, Settings, train
@@ -19,6 +21,8 @@ from go4align.training import STL, Settings, train
 #: What is trained: single-task networks, the plain sum, and two that learn from loss values.
 LABELS = (STL, "ls", "famo", "go4align")
 EPOCHS = 60
+#: What the extra ``demo`` brings; the report's pictures are an extra of their own.
+NEEDED = ("chemicals", "rdkit", "torchjd")
 JOB = "go4align demo"
 FILES = ("summary.json", "report.html")
 
@@ -52,8 +56,14 @@ def run(
         The rows of the table, and what is in the summary.
 
     Raises:
+        MissingExtraError: if something that it needs is not installed.
         RunFolderError: if ``out`` has content and ``overwrite`` is false.
     """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:  # before anything is trained
+        raise MissingExtraError(
+            f'the demo needs {" and ".join(missing)}: pip install "go4align[demo]"'
+        )
     import torch
 
     torch.set_num_threads(1)  # the network is small: more threads would wait for each other

@@ -27,5 +27,9 @@ class MissingExtraError(Go4AlignError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 
 
+class GivenUpWarning(UserWarning):
+    """Accumulated losses leave a task next to nothing of the weight."""
+
+
 class SkippedLossWarning(UserWarning):
     """Losses were left out on an accelerator, where raising would have stopped every step."""

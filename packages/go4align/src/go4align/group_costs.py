@@ -41,7 +41,10 @@ def over_run(folder: str | Path, *, space: str = "log", beta: float = 1e-4) -> d
     except OSError as error:
         raise DataError(f"{folder} has no metrics.jsonl: name the folder of one run") from error
     if not found:
-        raise DataError(f"{folder} has no records of losses (loss/<task>)")
+        raise DataError(
+            f"metrics.jsonl in {folder} has no losses: write a line for each, such as "
+            '{"step": 0, "name": "loss/depth", "value": 0.7}'
+        )
     shares = _unexplained(found, space, beta)
     columns = {
         k + 1: {

@@ -55,7 +55,7 @@ def read(losses: Losses, mask: Mask | None, tasks: tuple[str, ...], named: bool)
         if losses.shape != (len(tasks),):
             raise LossError(
                 f"losses have shape {tuple(losses.shape)}: expected ({len(tasks)},), one loss per "
-                "task" + ("; reshape with losses.squeeze()" if losses.ndim > 1 else "")
+                f"task{_way_out(losses, len(tasks))}"
             )
         stacked = losses
     else:
@@ -87,6 +87,14 @@ def read(losses: Losses, mask: Mask | None, tasks: tuple[str, ...], named: bool)
             f"the values of the losses cannot be read here ({error}): transforms of torch.func "
             "are not supported, use loss.backward() or torch.autograd.grad"
         ) from error
+
+
+def _way_out(losses: Tensor, n_tasks: int) -> str:
+    if losses.ndim > 1 and losses.numel() == n_tasks:
+        return "; reshape with losses.squeeze()"
+    if losses.ndim == 2 and losses.shape[1] == n_tasks:
+        return "; take the mean over the rows with losses.mean(0)"
+    return ""
 
 
 def without(reading: Reading, present: Any, *, keep_graph: bool = False) -> Tensor:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from go4align import losses as reading
 from go4align._arguments import number, one_of, per_task, task_names, whole
 from go4align.alignment import Alignment, Rule, align_device, align_host
-from go4align.errors import ConfigError, LossError, SkippedLossWarning, StateError
+from go4align.errors import (
+    ConfigError,
+    GivenUpWarning,
+    LossError,
+    SkippedLossWarning,
+    StateError,
+)
 from go4align.losses import Losses, Mask, Reading
 
 Array = NDArray[Any]
@@ -29,6 +35,8 @@ UNKNOWN = -1.0
 LARGEST = 1e200
 FLOAT32_MAX = torch.finfo(torch.float32).max
 WIDE = (torch.float32, torch.float64)
+#: A task with less than this of another one's Q is hardly trained any more.
+GIVEN_UP = 1e-3
 
 
 class GO4Align(nn.Module):
@@ -88,6 +96,10 @@ class GO4Align(nn.Module):
 
     Raises:
         ConfigError: if an argument is out of range.
+
+    Warns:
+        GivenUpWarning: once, when the accumulated losses leave a task less than a thousandth of
+            another one's :math:`Q`; on an accelerator when weights or the state are looked at.
 
     Shape:
         - losses: a tensor of shape (M,), a sequence of M scalar tensors, or a mapping from task
@@ -164,6 +176,7 @@ class GO4Align(nn.Module):
         self.update_every = whole("update_every", update_every, 1, None)
         self.tasks = task_names(tasks, n_tasks)
         self._named = tasks is not None
+        self._told_of_given_up = False
         real: dict[str, Any] = {"dtype": torch.float64}
         self.lower_bounds = per_task("lower_bounds", lower_bounds, n_tasks)
         self.priors = per_task("priors", priors, n_tasks, positive=True)
@@ -407,6 +420,7 @@ class GO4Align(nn.Module):
                 view[...] = absent
             view[where] = value
         self._view("steps")[...] += 1
+        self._warn_of_given_up(accumulated)
         return last if seen is None else np.where(seen, last, 0.0)
 
     def _window_on_host(self, losses: Array, seen: Array | None) -> Array:
@@ -610,8 +624,31 @@ class GO4Align(nn.Module):
         )
 
     def _warn_of_skipped(self) -> None:
-        if not torch.compiler.is_compiling() and (message := self._skipped_message()):
+        if torch.compiler.is_compiling():
+            return
+        if message := self._skipped_message():
             warnings.warn(message, SkippedLossWarning, stacklevel=3)
+        if self.accumulated.device.type not in ("cpu", "meta"):  # there no step has looked at it
+            self._warn_of_given_up(self.accumulated.cpu().numpy())
+
+    def _warn_of_given_up(self, accumulated: Array) -> None:
+        """Say once that :math:`Q` has all but dropped a task."""
+        if self._told_of_given_up or self.q_floor:
+            return
+        behind = self.beta * (accumulated - accumulated.min())
+        share = math.exp(-float(behind.max()))
+        if share > GIVEN_UP:
+            return
+        self._told_of_given_up = True
+        worst, best = (self.tasks[i] for i in (behind.argmax(), behind.argmin()))
+        warnings.warn(
+            f"after {int(self.steps)} steps the losses of task {worst!r} add up to so much more "
+            f"than those of {best!r} that beta={self.beta:g} leaves it {share:.0e} of the other's "
+            "weight times loss: it is hardly trained any more. Give beta=0, a smaller beta or "
+            "decay=, or scale the losses to like sizes (standardise regression targets)",
+            GivenUpWarning,
+            stacklevel=2,
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GO4Align:
         """Follow a move to a device, but not a change to a smaller dtype."""

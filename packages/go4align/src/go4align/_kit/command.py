@@ -242,7 +242,7 @@ def execute(
     except MemoryError as error:
         _end(1, f"{COMMAND}: out of memory: {error}")
     except (KeyboardInterrupt, typer.Abort):
-        code = 130
+        _end(130, f"{COMMAND}: interrupted; what was saved goes on with the same command")
     raise SystemExit(code or 0 if arguments else 2)
 
 

@@ -70,6 +70,7 @@ class MultiTask:
         trainer.model_accepts_loss_kwargs = False
         self.weighting = weighting.to(trainer.args.device)
         self._micro_batches = 0
+        self._last_losses: Any = None
         trainer.add_callback(_Go4AlignState(self))
 
     def compute_loss(
@@ -108,6 +109,8 @@ class MultiTask:
         if self.args.n_gpu > 1:  # type: ignore[attr-defined]
             losses = _joined(losses, self.args.n_gpu, self.weighting.n_tasks)  # type: ignore[attr-defined]
         loss = self.weighting(losses, outputs.get("losses_mask"))
+        if model.training:
+            self._last_losses = losses
         if not return_outputs:
             return loss
         # What is left is what compute_metrics gets to see.
@@ -115,7 +118,10 @@ class MultiTask:
         return loss, {name: value for name, value in outputs.items() if name not in hidden}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add ``weight_<task>`` and ``group_<task>`` to the logs of training steps.
+        """Add loss, weight and group of each task to the logs of training steps.
+
+        The losses are those of the last micro-batch in this process; one that was masked may be
+        anything.
 
         Raises:
             LossError: if losses were left out on an accelerator since the last time.
@@ -131,7 +137,17 @@ class MultiTask:
             for task, weight, group in pairs:
                 logs[f"weight_{task}"] = weight
                 logs[f"group_{task}"] = group
+            logs |= {f"loss_{task}": value for task, value in self._losses_by_name().items()}
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def _losses_by_name(self) -> dict[str, float]:
+        """Of the last micro-batch; none before the first."""
+        losses, tasks = self._last_losses, self.weighting.tasks
+        if losses is None:
+            return {}
+        if not isinstance(losses, Mapping):
+            losses = dict(zip(tasks, losses, strict=True))
+        return {task: float(losses[task].detach()) for task in tasks if task in losses}
 
 
 class MultiTaskTrainer(MultiTask, Trainer):  # type: ignore[misc]
@@ -155,7 +171,8 @@ class MultiTaskTrainer(MultiTask, Trainer):  # type: ignore[misc]
       last window of an epoch is closed with its optimizer step. Each micro-batch counts the same,
       whatever its number of tokens.
     - Under DDP all processes use the same weights (``sync="auto"``).
-    - ``weight_<task>`` and ``group_<task>`` are among the logs.
+    - ``loss_<task>``, ``weight_<task>`` and ``group_<task>`` are among the logs. ``loss`` itself
+      says little: it stays near the number of tasks, whatever is learned.
 
     Args:
         *args: Those of ``transformers.Trainer``.
