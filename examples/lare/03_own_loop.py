@@ -26,8 +26,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--smoke", action="store_true", help="seconds: does it run here?")
     options = parser.parse_args()
-    steps = 450 if options.smoke else options.steps
+    steps = 700 if options.smoke else options.steps
 
+    torch.set_num_threads(1)  # small networks: more threads would wait for each other
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     env = EpisodicReward(gymnasium.make("Pendulum-v1"))
@@ -43,13 +44,13 @@ def main() -> None:
     for step in range(steps):
         with torch.no_grad():
             mean = high * actor(torch.as_tensor(start)).tanh().numpy()
-        noise = random.uniform(-high, high, 1) if step < 250 else random.normal(0, 0.2, 1)
-        action = np.clip(mean * (step >= 250) + noise, -high, high).astype(np.float32)
+        noise = random.uniform(-high, high, 1) if step < 500 else random.normal(0, 0.4, 1)
+        action = np.clip(mean * (step >= 500) + noise, -high, high).astype(np.float32)
         end, reward, terminated, truncated, _ = env.step(action)
         relabeler.observe(start, action, end, reward, terminated, truncated)  # (lare)
         starts[step], actions[step], ends[step] = start, action, end
         start = env.reset()[0] if terminated or truncated else end
-        if step < 250:
+        if step < 500:
             continue
         relabeler.update()  # (lare)
         rows = random.integers(step + 1, size=128)

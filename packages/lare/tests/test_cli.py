@@ -247,3 +247,47 @@ def test_demo(tmp_path):
     (tmp_path / "d" / "mine.txt").write_text("keep me")
     run("demo", "--out", tmp_path / "d", cwd=tmp_path, code=2)
     assert (tmp_path / "d" / "mine.txt").exists()
+
+
+TANK = '''
+import gymnasium
+import numpy as np
+
+
+class Tank(gymnasium.Env):
+    """The level of a tank follows the inflow."""
+
+    observation_space = gymnasium.spaces.Box(0, 2, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.level = np.array([0.0, 1.0], np.float32)
+        return self.level, {}
+
+    def step(self, action):
+        self.level = np.clip(self.level + [0.1 * action[0] - 0.05, 0], 0, 2).astype(np.float32)
+        return self.level, -abs(float(self.level[0]) - 1), False, False, {}
+
+
+gymnasium.register("Tank-v0", Tank, max_episode_steps=20)
+'''
+
+
+def test_an_environment_beside_its_user_is_described_by_a_file(tmp_path):
+    from lare import Entry, TaskSpec
+
+    (tmp_path / "tank.py").write_text(TANK)
+    (tmp_path / "function.py").write_text(GOOD)
+    entries = (Entry("level", "m", 0, 2), Entry("wanted level", "m", 0, 2))
+    TaskSpec("Tank-v0", "Keep the level.", entries, (Entry("inflow", "l/s", 0, 1),)).save(
+        tmp_path / "task.json"
+    )
+    given = ["--task", "tank:Tank-v0", "--spec", "task.json"]
+    shown = run("prompt", *given, cwd=tmp_path).stdout
+    assert "wanted level (m), from 0 to 2" in shown
+    assert run("verify", "function.py", *given, cwd=tmp_path).stdout.startswith("accepted")
+    (tmp_path / "task.json").write_text("[]")
+    done = run("verify", "function.py", *given, cwd=tmp_path, code=2)
+    assert "task.json does not describe a task" in done.stderr
+    assert "Traceback" not in done.stderr

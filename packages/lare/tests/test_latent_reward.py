@@ -166,3 +166,16 @@ def test_what_is_shipped_is_what_the_recorded_dialogue_ended_with(direct):
 def test_no_function_for_a_task():
     with pytest.raises(ConfigError, match="lare generate"):
         LatentReward.shipped("CartPole-v1")
+
+
+@pytest.mark.parametrize("source", [len, None, b"x", "function.py"])
+def test_what_is_no_source_is_refused_with_the_way_in(source):
+    with pytest.raises(ConfigError, match=r"from_source\(path\)"):
+        LatentReward(source)
+
+
+def test_a_file_is_no_saved_folder(tmp_path):
+    path = tmp_path / "function.py"
+    path.write_text("")
+    with pytest.raises(ArtefactError, match="is a file, and saved functions are folders"):
+        LatentReward.load(path)

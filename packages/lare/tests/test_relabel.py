@@ -386,3 +386,12 @@ def test_updates_can_be_seldom_and_large():
     assert losses[0] == losses[3] != losses[4]
     with pytest.raises(ConfigError, match="update_every=0"):
         relabeler(update_every=0)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [("function.py", r"give LatentReward\(source\)"), (lambda *_: [1.0], "one array")],
+)
+def test_features_of_another_kind_are_refused(features, message):
+    with pytest.raises(ConfigError, match=message):
+        Relabeler.for_env(gymnasium.make("Pendulum-v1"), features)

@@ -140,3 +140,24 @@ def test_bad_descriptions():
         TaskSpec("T", " ", (Entry("a"),))
     with pytest.raises(TaskError, match="one Entry each"):
         TaskSpec("T", "Go.", ())
+
+
+def test_a_task_is_saved_and_loaded(tmp_path):
+    task = TaskSpec("Cart", "Stop it.", (Entry("position", "m", -1),), (Entry("force", "N"),))
+    assert TaskSpec.load(task.save(tmp_path / "task.json")) == task
+    with pytest.raises(TaskError, match=r"nothing.json does not describe a task"):
+        TaskSpec.load(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [(("level",), ()), ((Entry("level"),), Entry("inflow")), ("level", ())],
+)
+def test_entries_that_are_none_are_refused(observation, action):
+    with pytest.raises(TaskError, match="give a tuple, one Entry per number"):
+        TaskSpec("Tank", "Keep the level.", observation, action)
+
+
+def test_a_range_the_wrong_way_round_is_refused():
+    with pytest.raises(TaskError, match="level: low is 2 and high 0: swap them"):
+        Entry("level", "m", 2, 0)

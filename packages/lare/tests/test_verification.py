@@ -35,6 +35,7 @@ def source(*lines, arguments="observation, action"):
 def test_a_good_function_is_accepted(steps):
     report = verify(PENDULUM, steps, task=TaskSpec.shipped("Pendulum-v1"))
     assert report.accepted, report
+    assert report
     assert [factor.name for factor in report.factors] == ["angle_error", "speed", "effort"]
     assert report.factors[1].mean == pytest.approx((steps.observation[:, 2] ** 2).mean(), rel=1e-4)
     assert (report.keep, report.transitions) == ((0, 1, 2), 300)
@@ -164,3 +165,13 @@ def test_data_that_does_not_fit(steps):
         verify(PENDULUM, Transitions(*(column[:1] for column in steps)))
     with pytest.raises(ShapeError, match=r"\[steps, entries\]"):
         verify(PENDULUM, steps._replace(action=np.zeros(300)))
+
+
+def test_a_rejected_report_is_false(steps):
+    assert not verify(source("return [observation]"), steps)
+
+
+@pytest.mark.parametrize("data", ["Pendulum-v1", None, [1, 2]])
+def test_what_is_neither_steps_nor_environment_is_refused(data):
+    with pytest.raises(ConfigError, match="give Transitions, or an environment"):
+        verify(PENDULUM, data)

@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="case", help=f"[pass] of {', '.join(CASES)}")
     parser.add_argument("--rows", help=f"with commas between, of {', '.join(ROWS)}")
     parser.add_argument("--add", action="store_true", help="keep other rows of the result file")
+    parser.add_argument("--drop", default="", help="but not these, of other defaults")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("learning"))
     parser.add_argument("--json", action="store_true")
@@ -205,6 +206,9 @@ def main() -> None:
     names = options.cases or ["pass"]
     common = {n: {**CASES[n].settings.as_dict(), "seeds": list(CASES[n].seeds)} for n in names}
     earlier = {n: earlier_rows(n, common[n]) if options.add else {} for n in names}
+    for rows in earlier.values():
+        for label in options.drop.split(","):
+            rows.pop(label, None)
     for name in names:
         chosen, rows = CASES[name], earlier[name]
         labels = wanted or list(chosen.rows)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -639,6 +640,27 @@ def test_a_saved_policy_scores_what_the_run_did(algo, tmp_path):
         assert rates.sampled == results["win_rate_sampled"]
     with pytest.raises(ConfigError, match="holds no finished run: train first"):
         load_policy(settings, tmp_path / "nowhere")
+
+
+def test_an_interrupt_saves_what_was_learned(tmp_path, monkeypatch):
+    settings = tiny(rollouts=6, sticky=4.0)
+    whole = train(settings, tmp_path / "whole")
+    played = []
+
+    def watched(self, *args, **options):
+        if options.get("explorer") is not None:
+            played.append(1)
+            if len(played) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        return COLLECT(self, *args, **options)
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "cut", checkpoint_every_s=None)
+    assert len(played) == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert bits(train(settings, tmp_path / "cut")) == bits(whole)
+    assert len(played) == 6
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):

@@ -144,3 +144,9 @@ def test_model_that_raises_is_left_without_hooks():
     with pytest.raises(RuntimeError):
         profile(model, torch.randn(2, 8))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_tokens_of_compiled_code_are_those_of_its_input():
+    model = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+    report = profile(torch.compile(model, backend="aot_eager"), torch.randn(4, 3, 8))
+    assert report.tokens == 12

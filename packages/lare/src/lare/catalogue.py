@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ from lare.task import TaskSpec, shipped_tasks
 from lare.transitions import Transitions, collect
 
 
-def task(name: str) -> TaskSpec:
+def task(name: str, spec: Path | None = None) -> TaskSpec:
     """Describe a shipped task, or a Gymnasium environment by its own documentation.
 
+    Args:
+        name: id of the task or environment.
+        spec: a file of :meth:`TaskSpec.save`, which describes it instead.
+
     Raises:
-        TaskError: if there is none of that name.
+        TaskError: if there is none of that name, or the file does not describe one.
     """
+    if spec is not None:
+        return TaskSpec.load(spec)
     return TaskSpec.shipped(name) if name in shipped_tasks() else TaskSpec.from_env(_env(name))
 
 
@@ -65,5 +72,6 @@ def _env(name: str) -> Any:
     except (gymnasium.error.Error, ImportError) as error:
         raise TaskError(
             f"{name!r} is neither a shipped task ({', '.join(shipped_tasks())}) nor a Gymnasium "
-            f"environment that can be made here ({error})"
+            f"environment that can be made here ({error}). One that a module of this folder "
+            "registers is module:Id"
         ) from error

@@ -5,6 +5,7 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +63,17 @@ class Engine(str, Enum):
 
 
 TaskOption = Annotated[
-    str, typer.Option("--task", help="Id of a shipped task, or of any Gymnasium environment.")
+    str,
+    typer.Option(
+        "--task",
+        help="A shipped task, or a Gymnasium environment; yours: module:Id.",
+    ),
+]
+SpecOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--spec", exists=True, dir_okay=False, help="Describes the task; from TaskSpec.save."
+    ),
 ]
 FormOption = Annotated[
     Form, typer.Option(help="next: the function sees where a step ended; paper: it does not.")
@@ -102,6 +113,7 @@ def prompt(
     task: TaskOption,
     form: FormOption = Form.next,
     direct: Annotated[bool, typer.Option("--direct", help="For the reward itself.")] = False,
+    spec: SpecOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a language model would be told, in how many tokens."""
@@ -109,7 +121,7 @@ def prompt(
     from lare._codegen import estimate_tokens
     from lare.prompts import first
 
-    text = first(catalogue.task(task), form.value, direct=direct)
+    text = first(catalogue.task(task, spec), form.value, direct=direct)
     count, estimated = estimate_tokens([{"role": "user", "content": text}])
     if as_json:
         print_json({"prompt": text, "tokens": count, "estimated": estimated})
@@ -143,6 +155,7 @@ def generate(
     cache: Annotated[
         Path | None, typer.Option(help="File with replies, reused. [OUT/replies.sqlite]")
     ] = None,
+    spec: SpecOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the prompt, ask nobody.")
     ] = False,
@@ -154,20 +167,20 @@ def generate(
     server needs none.
     """
     if dry_run:
-        prompt(task, form, direct, as_json)
+        prompt(task, form, direct, spec, as_json)
         return
     from lare import catalogue
     from lare._codegen import OpenAIChat, ReplyCache
     from lare.generation import generate as job
 
-    spec, steps = catalogue.task(task), catalogue.steps(task, seed)
+    described, steps = catalogue.task(task, spec), catalogue.steps(task, seed)
     replies = ReplyCache(cache or out / "replies.sqlite")
     try:
         llm = OpenAIChat(model, base_url=base_url, cache=replies)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     made = job(
-        spec,
+        described,
         llm,
         steps,
         n=n,
@@ -196,6 +209,7 @@ def verify(
     task: TaskOption,
     steps: Annotated[int, typer.Option(min=2, help="Of random actions to try it on.")] = 512,
     seed: SeedOption = 0,
+    spec: SpecOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a function.
@@ -206,14 +220,15 @@ def verify(
     from lare.latent_reward import LatentReward
     from lare.verification import verify as job
 
-    spec = catalogue.task(task)
+    described = catalogue.task(task, spec)
     source = LatentReward.load(file).source if file.is_dir() else _text_of(file)
-    report = job(source, catalogue.steps(task, seed, steps), task=spec)
+    report = job(source, catalogue.steps(task, seed, steps), task=described)
     if as_json:
         print_json(report.as_dict())
     else:
         print_text(str(report))
-        log(f"limits of the child process: {', '.join(report.isolation) or 'none'}")
+        limits = ", ".join(report.isolation) or "it was not started, none of the code ran"
+        log(f"limits of the child process: {limits}")
     if not report.accepted:
         raise typer.Exit(1)
 
@@ -340,4 +355,5 @@ def info(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
+    sys.path.append(str(Path.cwd()))  # an environment may be in a module beside its user
     execute(app, failures=(LareError, CodegenError), usage=(ConfigError, TaskError))

@@ -65,6 +65,16 @@ class LatentReward:
         keep: Sequence[int] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(source, str):
+            raise ConfigError(
+                f"source is {source!r}: give the text of a function evaluation_func, which is "
+                "checked before it runs; of a file take LatentReward.from_source(path)"
+            )
+        if source.endswith(".py") and "\n" not in source:
+            raise ConfigError(
+                f"source is {source!r}, which looks like a path: LatentReward.from_source(path) "
+                "reads it"
+            )
         self.source = source = source.removeprefix("\ufeff")  # the mark that some editors put there
         self._code = check(source, POLICY)
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
@@ -129,6 +139,11 @@ class LatentReward:
             UnsafeCodeError: if the source is not allowed.
         """
         folder = Path(folder)
+        if folder.is_file():
+            raise ArtefactError(
+                f"{folder} is a file, and saved functions are folders: take from_source(path) for "
+                "Python source"
+            )
         try:
             raw = (folder / SOURCE_FILE).read_bytes()
             meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))

@@ -159,6 +159,11 @@ class Relabeler:
                 LareWarning,
                 stacklevel=2,
             )
+        if features is not None and not callable(features):
+            raise ConfigError(
+                f"features is {features!r}: give LatentReward(source), or "
+                "LatentReward.from_source(path) for a file"
+            )
         if features is None:
             name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
             features = LatentReward.shipped(name)
@@ -167,7 +172,13 @@ class Relabeler:
     def _probe(self) -> int:
         """Number of factors: that of one step of zeros."""
         zeros = np.zeros((1, self.n_observations)), np.zeros((1, self.n_actions))
-        return int(self.features(zeros[0], zeros[1], zeros[0]).shape[1])
+        found = self.features(zeros[0], zeros[1], zeros[0])
+        if getattr(found, "ndim", 0) != 2:
+            raise ConfigError(
+                f"features gave {found!r} for one step: give a function that returns one array "
+                "[B, D]; code that returns a list of factors belongs into LatentReward(source)"
+            )
+        return int(found.shape[1])
 
     def _reset_running(self) -> None:
         n_envs = self.store.n_envs

@@ -175,4 +175,6 @@ def _told(settings: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def _text(summary: Summary) -> str:
+    if summary.runs == 1:
+        return f"{summary.mean:.4g}"
     return f"{summary.mean:.4g}, {summary.iqm:.4g} [{summary.low:.4g}, {summary.high:.4g}]"

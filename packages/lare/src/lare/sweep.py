@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def work(settings: Settings | MPESettings, folder: Path, tensorboard: bool) -> d
 
 def folder_name(settings: Settings | MPESettings) -> str:
     """A folder for a run, telling from others what a sweep varies."""
-    return f"{settings.task}/{settings.algorithm}/{settings.method}/seed-{settings.seed}"
+    task = re.sub(r"[^\w.,=+-]+", "_", str(settings.task))  # not every system takes a colon
+    return f"{task}/{settings.algorithm}/{settings.method}/seed-{settings.seed}"
 
 
 def line(settings: Settings | MPESettings, results: dict[str, Any]) -> str:

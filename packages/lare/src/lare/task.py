@@ -6,13 +6,16 @@ import difflib
 import inspect
 import json
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lare._kit.files import write_text_atomic
 from lare.errors import TaskError
 
 if TYPE_CHECKING:
@@ -37,6 +40,10 @@ class Entry:
     unit: str = ""
     low: float | None = None
     high: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise TaskError(f"{self.name}: low is {self.low} and high {self.high}: swap them")
 
     def __str__(self) -> str:
         """One line for a reader: name, unit, range."""
@@ -87,6 +94,15 @@ class TaskSpec:
             raise TaskError("a task needs a name and a description in words")
         if not self.observation:
             raise TaskError(f"{self.name}: name the entries of the observation, one Entry each")
+        for what in ("observation", "action"):
+            entries = getattr(self, what)
+            if not isinstance(entries, (tuple, list)) or not all(
+                isinstance(entry, Entry) for entry in entries
+            ):
+                raise TaskError(
+                    f"{self.name}: {what} is {entries!r}: give a tuple, one Entry per number"
+                )
+            object.__setattr__(self, what, tuple(entries))
         if self.agents < 1:
             raise TaskError(f"{self.name}: agents is {self.agents}, at least 1 is needed")
 
@@ -195,6 +211,24 @@ class TaskSpec:
     def as_dict(self) -> dict[str, Any]:
         """The task in JSON's types."""
         return asdict(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as JSON, for the option ``--spec`` of the command line."""
+        return write_text_atomic(Path(path), json.dumps(self.as_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TaskSpec:
+        """The reverse of :meth:`save`.
+
+        Raises:
+            TaskError: if the file is missing, or does not describe a task.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise TaskError(
+                f"{path} does not describe a task ({error}): write it with TaskSpec.save"
+            ) from error
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TaskSpec:

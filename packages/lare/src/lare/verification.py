@@ -64,8 +64,11 @@ class VerificationReport:
 
     @property
     def accepted(self) -> bool:
-        """Whether nothing failed."""
+        """Whether nothing failed; the truth value of the report, too."""
         return not self.failures
+
+    def __bool__(self) -> bool:
+        return self.accepted
 
     def raise_for_failures(self) -> None:
         """Raise VerificationError, which lists everything, unless accepted."""
@@ -117,13 +120,17 @@ def verify(
         A report with every failure, not the first alone.
 
     Raises:
-        ConfigError: if ``data`` holds fewer than two steps.
+        ConfigError: if ``data`` holds fewer than two steps, or is neither steps nor environment.
         ShapeError: if its arrays do not belong together, or do not fit the task.
 
     Cost: about one start of an interpreter with numpy.
 
     Reference: arXiv 2412.11120, pre-verification, which runs the code on random pairs.
     """
+    if not isinstance(data, Transitions) and not hasattr(data, "observation_space"):
+        raise ConfigError(
+            f"data is {data!r}: give Transitions, or an environment such as gymnasium.make(...)"
+        )
     transitions = data if isinstance(data, Transitions) else collect(data, steps, seed)
     transitions.check()
     if len(transitions.observation) < 2:

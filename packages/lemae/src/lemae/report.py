@@ -25,11 +25,11 @@ HEAD = [
     "task",
     "method",
     "seeds",
-    "succeeded",
-    "first success, k steps",
+    "seeds with a success",
+    "first success, k steps: median (range)",
     "win rate: mean, IQM [95 %]",
     "greedy",
-    "minutes",
+    "minutes per seed",
 ]
 
 
@@ -127,13 +127,16 @@ def table(found: list[dict[str, Any]]) -> list[Row]:
 def cells(row: dict[str, Any]) -> list[str]:
     """A row as text."""
     sampled, first = Summary(**row["sampled"]), row["first_success"]
+    rate = f"{sampled.mean:.2f}"
+    if sampled.runs > 1:
+        rate += f", {sampled.iqm:.2f} [{sampled.low:.2f}, {sampled.high:.2f}]"
     return [
         row["task"],
         row["method"],
         str(len(row["seeds"])),
         str(sum(step is not None for step in first)),
         steps_text(first),
-        f"{sampled.mean:.2f}, {sampled.iqm:.2f} [{sampled.low:.2f}, {sampled.high:.2f}]",
+        rate,
         f"{row['greedy']:.2f}",
         f"{row['minutes']:.1f}",
     ]
@@ -146,6 +149,8 @@ def steps_text(first: tuple[int | None, ...]) -> str:
         return "none" if step == np.inf else f"{step / 1000:.0f}"
 
     steps = sorted(np.inf if step is None else step for step in first)
+    if steps[0] == steps[-1]:
+        return shown(steps[0])
     return f"{shown(_median(first))} ({shown(steps[0])} to {shown(steps[-1])})"
 
 

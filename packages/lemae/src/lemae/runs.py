@@ -10,7 +10,9 @@ import math
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
@@ -34,6 +36,33 @@ _NAMES = "|".join(re.escape(name) for name in (METRICS, SUMMARY, CHECKPOINT, POL
 _SCRATCH = re.compile(rf"\.(?:{_NAMES})\.\w+")
 #: What a run writes.
 _OURS = re.compile(rf"{_NAMES}|{_SCRATCH.pattern}|events\.out\.tfevents\..*|requery-\d+")
+
+
+@contextlib.contextmanager
+def interrupts_noted() -> Iterator[Callable[[], bool]]:
+    """Put off the first interrupt, so that a run can be saved before it ends; the second ends it.
+
+    Yields:
+        Tells whether there was one. Outside of the main thread, where Python does not say, never.
+    """
+    noted: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # somebody else's affair
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

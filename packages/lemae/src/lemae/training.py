@@ -88,7 +88,8 @@ def train(
         llm: a client, such as :class:`lemae.language_models.OpenAIChat`, for the setting
             ``requery_after``.
         checkpoint_every_s: seconds between checkpoints, which are written after a rollout; None for
-            none. One holds the replay, if any.
+            none but at an interrupt (Ctrl-C), which ends the run after its rollout. One holds the
+            replay, if any.
         tensorboard: write event files to ``out`` too.
 
     Returns:
@@ -129,12 +130,15 @@ def train(
             with runs.read_from(checkpoint.path):
                 run.load_state_dict(state)
         log = checkpoint.open_log(run.steps, tensorboard=tensorboard)
-        while not run.is_finished():
-            asked = len(run.requeries)
-            run.iterate(log)
-            # What was paid for is kept at once.
-            if checkpoint.is_due() or len(run.requeries) > asked:
-                checkpoint.save(run.state_dict())
+        with runs.interrupts_noted() as interrupted:
+            while not run.is_finished():
+                asked = len(run.requeries)
+                run.iterate(log)
+                # What was paid for is kept at once.
+                if checkpoint.is_due() or len(run.requeries) > asked or interrupted():
+                    checkpoint.save(run.state_dict())
+                if interrupted():
+                    raise KeyboardInterrupt
         results, arrays = run.results(), run.arrays()
         runs.save_tensors(_policy(run.learner).state_dict(), folder / runs.POLICY)
         runs.write_arrays(folder, arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,17 @@ def _from_hugging_face(
         else:
             model = cls.from_pretrained(spec, **options)
     except (OSError, ValueError) as error:
-        hint = "" if download else " Nothing is downloaded without --download."
-        raise ConfigError(f"no model could be loaded from {spec!r}: {error}{hint}") from error
+        if (Path(spec) / "adapter_config.json").is_file():
+            raise ConfigError(
+                f"{spec} holds a PEFT adapter, not a model: write a function that puts it onto its "
+                "base and returns (model, inputs), and pass it as module:function."
+            ) from error
+        if not download and not Path(spec).exists():
+            raise ConfigError(
+                f"there is no folder {spec!r} here, and no model of that name in the cache; "
+                "nothing is downloaded without --download."
+            ) from error
+        raise ConfigError(f"no model could be loaded from {spec!r}: {error}") from error
     return model, example_inputs(model, batch, length)
 
 
@@ -120,7 +130,10 @@ def example_inputs(model: Any, batch: int, length: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     if name == "input_ids":
         limit = getattr(config, "max_position_embeddings", None) or length
-        shape = (batch, min(length, limit - 2) if limit > 2 else limit)
+        most = limit - 2 if limit > 2 else limit
+        if length > most:
+            warnings.warn(f"{length} tokens are cut to the model's {most}", stacklevel=2)
+        shape = (batch, min(length, most))
         ids = torch.randint(5, config.vocab_size, shape, generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if name == "pixel_values":

@@ -175,7 +175,7 @@ def convert(
     model: ModelArgument,
     mode: ModeOption = ModeName.exact,
     batch: BatchOption = 2,
-    length: LengthOption = 64,
+    length: LengthOption = 128,
     dtype: DtypeOption = "fp32",
     device: DeviceOption = "cpu",
     random: RandomOption = False,

@@ -56,7 +56,8 @@ class MemoryReport:
 
     Attributes:
         held: Every storage, in the order of saving.
-        tokens: Rows that the linear layers saw (batch times sequence length).
+        tokens: Rows that the linear layers saw (batch times sequence length); where none was seen,
+            as in compiled code, those of the input.
         label: Title of this measurement in tables.
     """
 
@@ -204,7 +205,18 @@ def profile(
             with recorder.inside("loss", "loss"):
                 output = loss(output)
     held = recorder.held()
-    return MemoryReport(held, recorder.tokens, label, output)
+    # No layer is seen in compiled code: then the tokens are those of the input.
+    return MemoryReport(held, recorder.tokens or _rows(example_inputs), label, output)
+
+
+def _rows(inputs: Any) -> int:
+    """Rows of the largest tensor of an input: numbers count by rows, ids one by one."""
+    found = [
+        tensor.numel() // tensor.shape[-1] if tensor.is_floating_point() else tensor.numel()
+        for tensor in tensors_in(inputs)
+        if tensor.dim() and tensor.numel()
+    ]
+    return max(found, default=0)
 
 
 def call(model: nn.Module, example_inputs: Any) -> Any:

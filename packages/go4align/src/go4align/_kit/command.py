@@ -11,6 +11,7 @@ import io
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -230,6 +231,7 @@ def execute(
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for terminals that have no letter for it
+    warnings.showwarning = _show_warning
     arguments = sys.argv[1:]
     told: tuple[type[Exception], ...] = (*failures, KitError, OSError)
     try:
@@ -244,6 +246,10 @@ def execute(
     except (KeyboardInterrupt, typer.Abort):
         _end(130, f"{COMMAND}: interrupted; what was saved goes on with the same command")
     raise SystemExit(code or 0 if arguments else 2)
+
+
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    sys.stderr.write(f"{COMMAND}: {message}\n")  # without the place in the code, no user's affair
 
 
 def _end(code: int, message: str) -> NoReturn:

@@ -76,7 +76,10 @@ def make(
         [[3.0, 4.0, 3.0, 2.0, 0.0], [3.0, 2.0, 1.0, 2.0, 0.0]]
     """
     if name not in _TASKS:
-        raise TaskError(f"there is no grid task {name!r}: {suggest(name, _TASKS)}")
+        raise TaskError(
+            f"there is no grid task {name!r}: {suggest(name, _TASKS)}. One of your own is "
+            "module:Class"
+        )
     build, rules, n_agents = _TASKS[name]
     known = [
         parameter.name
