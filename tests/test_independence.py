@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 SHARED_FOLDERS_MAY_IMPORT = {
-    "_kit": {"numpy", "matplotlib", "torch"},
+    "_kit": {"numpy", "matplotlib", "torch", "ray"},
     "_codegen": {"numpy", "openai", "tiktoken"},
 }
 

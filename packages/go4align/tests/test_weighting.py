@@ -301,9 +301,22 @@ def test_a_task_that_is_given_up_is_named_once():
         weighting(losses)
 
 
-@pytest.mark.parametrize("options", [{"beta": 0.0}, {"q_floor": 0.01}])
-def test_no_task_is_given_up_without_beta_or_above_a_floor(options):
-    weighting = GO4Align(3, "auto", **options)
+def test_tasks_that_are_absent_give_up_nobody():
+    weighting = GO4Align(3, "auto", beta=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            weighting(torch.tensor([1.0, 1.0, 1.0]), mask=[True, True, False])
+    weighting.reset()
+    with pytest.warns(GivenUpWarning, match="after 1 steps"):
+        weighting(torch.tensor([1.0, 1.0, 9.0]))
+
+
+@pytest.mark.parametrize(
+    "options", [{"beta": 0.0}, {"q_floor": 0.01}, {"max_ratio": 10.0}, {"n_groups": 1}]
+)
+def test_no_task_is_given_up_without_beta_or_within_bounds(options):
+    weighting = GO4Align(3, **{"n_groups": "auto", **options})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(5):

@@ -299,7 +299,7 @@ def test_the_older_network_follows_after_so_many_episodes():
 
 
 def test_the_older_network_moves_by_a_share_at_every_gradient_step():
-    made = learner(target_rate=0.25, target_every=1)
+    made = learner(target_rate=0.25, target_every=200)
     older = copy.deepcopy(made.state_dict()["older"])
     made.observe(some_episodes(0))
     for _ in range(3):
@@ -522,6 +522,7 @@ def test_seeds_make_weights_and_leave_the_global_generator_alone():
         ({"hidden": 0}, "hidden is 0"),
         ({"gradient_steps": 2.5}, "gradient_steps is 2.5: give a whole number"),
         ({"target_rate": 0.0}, "target_rate is 0.0: give a finite number above 0 and at most 1"),
+        ({"target_every": 50}, "target_every is 50 and target_rate 0.01, beside which it has no"),
         ({"batch_size": 9, "capacity": 8}, "batch_size is 9 and capacity 8"),
     ],
 )

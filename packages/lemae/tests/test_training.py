@@ -655,10 +655,14 @@ def test_an_interrupt_saves_what_was_learned(tmp_path, monkeypatch):
         return COLLECT(self, *args, **options)
 
     monkeypatch.setattr(Collector, "collect", watched)
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, tmp_path / "cut", checkpoint_every_s=None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / "cut", checkpoint_every_s=None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(played) == 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert bits(train(settings, tmp_path / "cut")) == bits(whole)
     assert len(played) == 6
 

@@ -264,4 +264,5 @@ def _print(tables: Mapping[str, Sequence[Any]], as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
-    execute(app, failures=(Go4AlignError,), usage=(ValueError, DataError))
+    again = "Finished runs are kept: `go4align bench` with the same words goes on."
+    execute(app, failures=(Go4AlignError,), usage=(ValueError, DataError), interrupted=again)

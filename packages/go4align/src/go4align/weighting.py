@@ -260,6 +260,7 @@ class GO4Align(nn.Module):
         self.negative.zero_()
         self.last_weights.fill_(UNKNOWN)
         self.last_indicators.fill_(1.0)
+        self._told_of_given_up = False
 
     @torch.no_grad()
     def end_window(self) -> None:
@@ -420,7 +421,7 @@ class GO4Align(nn.Module):
                 view[...] = absent
             view[where] = value
         self._view("steps")[...] += 1
-        self._warn_of_given_up(accumulated)
+        self._warn_of_given_up(accumulated, np.arange(self.n_tasks)[where])
         return last if seen is None else np.where(seen, last, 0.0)
 
     def _window_on_host(self, losses: Array, seen: Array | None) -> Array:
@@ -628,19 +629,22 @@ class GO4Align(nn.Module):
             return
         if message := self._skipped_message():
             warnings.warn(message, SkippedLossWarning, stacklevel=3)
-        if self.accumulated.device.type not in ("cpu", "meta"):  # there no step has looked at it
-            self._warn_of_given_up(self.accumulated.cpu().numpy())
+        if not self.accumulated.is_meta:  # on a device and in compiled code no step has looked
+            present = (self.last_groups >= 0) & (self.last_weights >= 0)
+            where = present.nonzero()[:, 0].cpu().numpy()
+            self._warn_of_given_up(self.accumulated.cpu().numpy(), where)
 
-    def _warn_of_given_up(self, accumulated: Array) -> None:
-        """Say once that :math:`Q` has all but dropped a task."""
-        if self._told_of_given_up or self.q_floor:
+    def _warn_of_given_up(self, accumulated: Array, where: Array) -> None:
+        """Say once that :math:`Q` has all but dropped one of the present tasks."""
+        bounded = self.q_floor or self.max_ratio or self.n_groups == 1
+        if self._told_of_given_up or bounded or not len(where):
             return
-        behind = self.beta * (accumulated - accumulated.min())
+        behind = self.beta * (accumulated[where] - accumulated[where].min())
         share = math.exp(-float(behind.max()))
         if share > GIVEN_UP:
             return
         self._told_of_given_up = True
-        worst, best = (self.tasks[i] for i in (behind.argmax(), behind.argmin()))
+        worst, best = (self.tasks[where[i]] for i in (behind.argmax(), behind.argmin()))
         warnings.warn(
             f"after {int(self.steps)} steps the losses of task {worst!r} add up to so much more "
             f"than those of {best!r} that beta={self.beta:g} leaves it {share:.0e} of the other's "

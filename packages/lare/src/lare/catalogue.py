@@ -75,3 +75,7 @@ def _env(name: str) -> Any:
             f"environment that can be made here ({error}). One that a module of this folder "
             "registers is module:Id"
         ) from error
+    except Exception as error:
+        if ":" not in name:
+            raise
+        raise TaskError(f"{name!r} cannot be made: {type(error).__name__}: {error}") from error

@@ -85,7 +85,7 @@ def work(settings: Settings | MPESettings, folder: Path, tensorboard: bool) -> d
 
 def folder_name(settings: Settings | MPESettings) -> str:
     """A folder for a run, telling from others what a sweep varies."""
-    task = re.sub(r"[^\w.,=+-]+", "_", str(settings.task))  # not every system takes a colon
+    task = re.sub(r"[^\w.,=+/-]+", "_", str(settings.task))  # not every system takes a colon
     return f"{task}/{settings.algorithm}/{settings.method}/seed-{settings.seed}"
 
 

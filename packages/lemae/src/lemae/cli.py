@@ -449,4 +449,7 @@ def info(as_json: JsonOption = False) -> None:
 def main() -> None:
     """Run the command line; exit 0 ok, 1 failed, 2 usage, 130 interrupted."""
     sys.path.append(str(Path.cwd()))  # a task may be a module beside its user
-    execute(app, failures=(LemaeError, CodegenError), usage=(ConfigError, TaskError))
+    again = "Finished runs are kept: `lemae train` with the same words goes on."
+    execute(
+        app, failures=(LemaeError, CodegenError), usage=(ConfigError, TaskError), interrupted=again
+    )

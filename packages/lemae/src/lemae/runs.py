@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -49,6 +50,7 @@ def interrupts_noted() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: Any) -> None:
         noted.append(number)
+        sys.stderr.write("saving after this rollout; interrupt again to end at once\n")
         signal.signal(signal.SIGINT, before)
 
     if threading.current_thread() is not threading.main_thread():

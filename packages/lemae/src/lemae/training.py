@@ -88,8 +88,8 @@ def train(
         llm: a client, such as :class:`lemae.language_models.OpenAIChat`, for the setting
             ``requery_after``.
         checkpoint_every_s: seconds between checkpoints, which are written after a rollout; None for
-            none but at an interrupt (Ctrl-C), which ends the run after its rollout. One holds the
-            replay, if any.
+            none but at an interrupt (Ctrl-C) in the main thread, which ends the run after its
+            rollout. One holds the replay, if any.
         tensorboard: write event files to ``out`` too.
 
     Returns:
@@ -146,6 +146,8 @@ def train(
             results, settings=settings.as_dict(), seed=settings.seed, device=settings.device
         )
         checkpoint.remove()
+        if interrupted():  # too late to matter to this run, but not to those that would follow
+            raise KeyboardInterrupt
         return {**results, **arrays}
 
 

@@ -111,12 +111,14 @@ def _from_hugging_face(
                 f"{spec} holds a PEFT adapter, not a model: write a function that puts it onto its "
                 "base and returns (model, inputs), and pass it as module:function."
             ) from error
-        if not download and not Path(spec).exists():
-            raise ConfigError(
-                f"there is no folder {spec!r} here, and no model of that name in the cache; "
-                "nothing is downloaded without --download."
-            ) from error
-        raise ConfigError(f"no model could be loaded from {spec!r}: {error}") from error
+        reason = str(error)
+        if not download and isinstance(error, OSError) and not Path(spec).exists():
+            first = reason.partition("\n")[0]
+            reason = (
+                "there is no such folder here, and nothing complete in the cache; nothing is "
+                f"downloaded without --download ({first})"
+            )
+        raise ConfigError(f"no model could be loaded from {spec!r}: {reason}") from error
     return model, example_inputs(model, batch, length)
 
 

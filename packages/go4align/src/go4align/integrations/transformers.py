@@ -110,7 +110,7 @@ class MultiTask:
             losses = _joined(losses, self.args.n_gpu, self.weighting.n_tasks)  # type: ignore[attr-defined]
         loss = self.weighting(losses, outputs.get("losses_mask"))
         if model.training:
-            self._last_losses = losses
+            self._last_losses = _detached(losses)
         if not return_outputs:
             return loss
         # What is left is what compute_metrics gets to see.
@@ -147,7 +147,7 @@ class MultiTask:
             return {}
         if not isinstance(losses, Mapping):
             losses = dict(zip(tasks, losses, strict=True))
-        return {task: float(losses[task].detach()) for task in tasks if task in losses}
+        return {task: float(losses[task]) for task in tasks if task in losses}
 
 
 class MultiTaskTrainer(MultiTask, Trainer):  # type: ignore[misc]
@@ -224,6 +224,15 @@ class _Go4AlignState(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.trainer._micro_batches % self.trainer.weighting.update_every:
             self.trainer.weighting.end_window()
         self.trainer._micro_batches = 0
+
+
+def _detached(losses: Any) -> Any:
+    """The values alone: a graph that is kept would keep its activations."""
+    if isinstance(losses, Mapping):
+        return {name: value.detach() for name, value in losses.items()}
+    if isinstance(losses, Tensor):
+        return losses.detach()
+    return [value.detach() for value in losses]
 
 
 def _joined(losses: Any, copies: int, n_tasks: int) -> Any:

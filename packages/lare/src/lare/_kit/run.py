@@ -237,7 +237,7 @@ def _git_state() -> dict[str, Any] | None:
     if commit is None or top is None:
         return None
     own = [path.relative_to(top).as_posix() for path in _OWN if path.is_relative_to(top)]
-    others = [":/", *(f":(top,exclude){path}" for path in own if path != ".")]
+    others = [":/", *(f":(top,exclude,literal){path}" for path in own if path != ".")]
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", *others))}
 
 

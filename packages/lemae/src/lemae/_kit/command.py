@@ -220,7 +220,10 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 def execute(
-    app: typer.Typer, failures: tuple[type[Exception], ...], usage: tuple[type[Exception], ...]
+    app: typer.Typer,
+    failures: tuple[type[Exception], ...],
+    usage: tuple[type[Exception], ...],
+    interrupted: str = "",
 ) -> None:
     """Run a command line and end the process: 0 ok, 1 failed, 2 usage, 130 interrupted.
 
@@ -228,6 +231,7 @@ def execute(
         app: from :func:`application`.
         failures: errors that are told in one line; what is none of them is a fault of ours.
         usage: those among them that end with 2.
+        interrupted: what is said of work that was interrupted, if there is a way to go on.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for terminals that have no letter for it
@@ -244,7 +248,7 @@ def execute(
     except MemoryError as error:
         _end(1, f"{COMMAND}: out of memory: {error}")
     except (KeyboardInterrupt, typer.Abort):
-        _end(130, f"{COMMAND}: interrupted; what was saved goes on with the same command")
+        _end(130, f"{COMMAND}: {' '.join(('interrupted.', interrupted)).strip()}")
     raise SystemExit(code or 0 if arguments else 2)
 
 

@@ -48,7 +48,8 @@ class QSettings:
         batch_size: episodes per gradient step; there is none before as many are kept. Published:
             128.
         gradient_steps: per update. Published: 1.
-        target_every: episodes played between two copies into the older network.
+        target_every: episodes played between two copies into the older network, without
+            ``target_rate``.
         target_rate: instead of copies, the share by which the older network moves towards the one
             that learns, at every gradient step; None, as published, copies.
         epsilon_start: share of random actions at first. Where an explorer mixes in random actions
@@ -101,6 +102,11 @@ class QSettings:
             real(name, getattr(self, name), above=True)
         for name in _WHOLE:
             whole(name, getattr(self, name))
+        if self.target_rate is not None and self.target_every != QSettings.target_every:
+            raise ConfigError(
+                f"target_every is {self.target_every} and target_rate {self.target_rate}, beside "
+                "which it has no effect: give target_rate=None"
+            )
         if self.batch_size > self.capacity:
             raise ConfigError(
                 f"batch_size is {self.batch_size} and capacity {self.capacity}: keep at least one "

@@ -343,11 +343,12 @@ def _launch(name: str, programs: int, *args: Any, **options: Any) -> None:
 
 def _variant(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> str:
     """Name what is compiled by itself: a kernel for some dtypes, table lengths and constants."""
-    kinds = (
-        str(arg.dtype).removeprefix("torch.") if isinstance(arg, Tensor) else str(len(arg))
-        for arg in args
-        if isinstance(arg, (Tensor, tuple))
-    )
+    kinds = [str(args[0].device)]
+    for arg in args:
+        if isinstance(arg, Tensor):
+            kinds.append(str(arg.dtype).removeprefix("torch."))
+        elif arg is None or isinstance(arg, tuple):
+            kinds.append("None" if arg is None else str(len(arg)))
     constants = (f"{key}={value}" for key, value in options.items())
     return f"{name}({', '.join((*kinds, *constants))})"
 
