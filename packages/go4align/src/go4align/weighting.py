@@ -421,7 +421,7 @@ class GO4Align(nn.Module):
                 view[...] = absent
             view[where] = value
         self._view("steps")[...] += 1
-        self._warn_of_given_up(accumulated, np.arange(self.n_tasks)[where])
+        self._warn_of_given_up(accumulated, where)
         return last if seen is None else np.where(seen, last, 0.0)
 
     def _window_on_host(self, losses: Array, seen: Array | None) -> Array:
@@ -634,17 +634,21 @@ class GO4Align(nn.Module):
             where = present.nonzero()[:, 0].cpu().numpy()
             self._warn_of_given_up(self.accumulated.cpu().numpy(), where)
 
-    def _warn_of_given_up(self, accumulated: Array, where: Array) -> None:
-        """Say once that :math:`Q` has all but dropped one of the present tasks."""
+    def _warn_of_given_up(self, accumulated: Array, where: Any) -> None:
+        """Say once that :math:`Q` has all but dropped one of the present tasks, at ``where``."""
         bounded = self.q_floor or self.max_ratio or self.n_groups == 1
-        if self._told_of_given_up or bounded or not len(where):
+        if self._told_of_given_up or bounded:
             return
-        behind = self.beta * (accumulated[where] - accumulated[where].min())
+        summed = accumulated[where]
+        if not summed.size:
+            return
+        behind = self.beta * (summed - summed.min())
         share = math.exp(-float(behind.max()))
         if share > GIVEN_UP:
             return
         self._told_of_given_up = True
-        worst, best = (self.tasks[where[i]] for i in (behind.argmax(), behind.argmin()))
+        present = np.arange(self.n_tasks)[where]
+        worst, best = (self.tasks[present[i]] for i in (behind.argmax(), behind.argmin()))
         warnings.warn(
             f"after {int(self.steps)} steps the losses of task {worst!r} add up to so much more "
             f"than those of {best!r} that beta={self.beta:g} leaves it {share:.0e} of the other's "

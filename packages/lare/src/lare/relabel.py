@@ -159,11 +159,6 @@ class Relabeler:
                 LareWarning,
                 stacklevel=2,
             )
-        if features is not None and not callable(features):
-            raise ConfigError(
-                f"features is {features!r}: give LatentReward(source), or "
-                "LatentReward.from_source(path) for a file"
-            )
         if features is None:
             name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
             features = LatentReward.shipped(name)
@@ -171,6 +166,11 @@ class Relabeler:
 
     def _probe(self) -> int:
         """Number of factors: that of one step of zeros."""
+        if not callable(self.features):
+            raise ConfigError(
+                f"features is {self.features!r}: give LatentReward(source), or "
+                "LatentReward.from_source(path) for a file"
+            )
         zeros = np.zeros((1, self.n_observations)), np.zeros((1, self.n_actions))
         found = self.features(zeros[0], zeros[1], zeros[0])
         if getattr(found, "ndim", 0) != 2:
