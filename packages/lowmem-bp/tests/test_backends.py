@@ -283,7 +283,7 @@ def test_codes_of_another_length_are_an_error(native):
 
 
 def test_a_change_of_sign_that_is_only_noted_is_made(native):
-    x = torch.imag(torch.randn(40, dtype=torch.complex64).conj())
+    x = torch._neg_view(torch.randn(40))  # as torch.imag of a conjugate is, but contiguous
     assert x.is_neg()
     cuts = [-1.0, 0.0, 1.0]
     assert torch.equal(native.pack_steps(x, cuts, 2), TorchBackend.pack_steps(x.clone(), cuts, 2))
