@@ -144,8 +144,8 @@ def test_bench_shows_bytes_of_all_tunings_without_repeats():
 
 def test_bench_options_that_make_no_sense_are_usage_errors():
     for options, message in (
-        (("--block", "resnet"), "block='resnet'"),
-        (("--tuning", "half"), "tuning='half'"),
+        (("--block", "resnet"), "'resnet': expected one of vit, bert, llama, llama-hf, all"),
+        (("--tuning", "half"), "'half': expected one of full"),
         (("--precision", "int4"), "precision='int4'"),
         (("--only", "exakt"), "exakt: expected some of"),
         (("--heads", 7), "not a multiple of heads=7"),

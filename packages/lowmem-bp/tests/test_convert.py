@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from lowmem_bp import convert, converted, functional, revert
+from lowmem_bp.backends import name_of, resolve
 from lowmem_bp.errors import ConfigError, ConvertError
 from lowmem_bp.steps import preset
 
@@ -167,7 +168,7 @@ def test_class_changed_by_somebody_else_is_named_and_nothing_is_half_done():
         ({"mode": "exact", "everywhere": True}, "are for mode='2bit'"),
         ({"mode": "exact", "tables": {"1": preset("gelu")}}, "are for mode='2bit'"),
         ({"mode": "2bit", "tables": {"0": preset("gelu")}}, "'0', a Linear: not an activation"),
-        ({"mode": "2bit", "tables": {"9": preset("gelu")}}, "'9', which the model lacks"),
+        ({"mode": "2bit", "tables": {"9": preset("gelu")}}, "'9', which the model lacks.*'1'"),
         ({"mode": "2bit", "tables": [1]}, "tables is list; expected a mapping"),
         ({"mode": "4bit"}, "mode='4bit': expected one of"),
     ],
@@ -177,6 +178,15 @@ def test_arguments_that_would_be_ignored_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         convert(model, **arguments)
     assert revert(model) == 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_report_names_the_kernels(backend):
+    model = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
+    report = convert(model, backend=backend)
+    expected = "torch" if backend == "torch" else name_of(resolve())
+    assert report.kernels == report.to_dict()["kernels"] == expected
+    assert f"kernels: {expected}" in str(report)
 
 
 def test_table_and_other_bits_contradict():

@@ -152,3 +152,9 @@ def test_tokens_of_compiled_code_are_those_of_its_input():
     compiled(x)  # what is compiled by now runs without the modules, whose hooks would count
     report = profile(compiled, x)
     assert report.tokens == 12
+
+
+def test_images_in_compiled_code_count_as_one_each():
+    # They have no rows of features: how many patches a model makes of them is not to be seen.
+    compiled = torch.compile(nn.Conv2d(3, 4, 2), backend="aot_eager")
+    assert profile(compiled, torch.randn(5, 3, 8, 8)).tokens == 5

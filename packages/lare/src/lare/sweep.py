@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lare._kit import SweepError, over_processes, over_ray
+from lare._kit import ENGINES, SweepError, run_all
 from lare.algos.mpe import MPESettings
 from lare.algos.mpe import train as train_mpe
 from lare.errors import ConfigError, LareError, MissingExtraError
@@ -42,6 +42,10 @@ def run(
         LareError: if a process ended in the midst of a run.
         MissingExtraError: without Ray, if that was asked for.
     """
+    if engine not in ENGINES:
+        raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError('engine="ray" needs Ray: pip install "lare-rl[ray]"')
     # On the nodes of a cluster a relative path starts from other folders.
     out = Path(out).absolute() if engine == "ray" else Path(out)
     folders = [out / folder_name(one) for one in settings]
@@ -54,23 +58,18 @@ def run(
     def done(index: int, results: dict[str, Any]) -> None:
         progress(line(settings[index], results))
 
-    if engine == "ray":
-        if importlib.util.find_spec("ray") is None:
-            raise MissingExtraError('engine="ray" needs Ray: pip install "lare-rl[ray]"')
-        gpus = [float(getattr(one, "device", "cpu").startswith("cuda")) for one in settings]
-        return over_ray(work, todo, gpus=gpus, done=done)
-    if engine != "local":
-        raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
-    if jobs > 1 and len(todo) > 1:
-        try:
-            return over_processes(work, todo, jobs, names=[str(job[1]) for job in todo], done=done)
-        except SweepError as error:
-            raise LareError(str(error)) from error
-    found = []
-    for index, job in enumerate(todo):
-        found.append(work(*job))
-        done(index, found[-1])
-    return found
+    try:
+        return run_all(
+            work,
+            todo,
+            engine=engine,
+            processes=jobs,
+            names=[str(folder) for folder in folders],
+            gpus=[float(getattr(one, "device", "cpu").startswith("cuda")) for one in settings],
+            done=done,
+        )
+    except SweepError as error:
+        raise LareError(str(error)) from error
 
 
 def work(settings: Settings | MPESettings, folder: Path, tensorboard: bool) -> dict[str, Any]:

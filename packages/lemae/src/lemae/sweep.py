@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lemae._kit import SweepError, over_processes, over_ray
+from lemae._kit import ENGINES, SweepError, run_all
 from lemae.errors import ConfigError, LemaeError, MissingExtraError
 from lemae.settings import Settings
 
@@ -54,6 +54,10 @@ def run(
         LemaeError: if a process ended in the midst of a run.
         MissingExtraError: without Ray or TensorBoard, if that was asked for.
     """
+    if engine not in ENGINES:
+        raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError('engine="ray" needs Ray: pip install "lemae[ray]"')
     # On the nodes of a cluster a relative path starts from other folders.
     out = Path(out).absolute() if engine == "ray" else Path(out)
     folders = [out / folder_name(one) for one in settings]
@@ -66,23 +70,18 @@ def run(
     def done(index: int, results: dict[str, Any]) -> None:
         progress(line(settings[index], results))
 
-    if engine == "ray":
-        if importlib.util.find_spec("ray") is None:
-            raise MissingExtraError('engine="ray" needs Ray: pip install "lemae[ray]"')
-        gpus = [float(one.device.startswith("cuda")) for one in settings]
-        return over_ray(work, todo, gpus=gpus, done=done)
-    if engine != "local":
-        raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
-    if jobs > 1 and len(todo) > 1:
-        try:
-            return over_processes(work, todo, jobs, names=[str(job[1]) for job in todo], done=done)
-        except SweepError as error:
-            raise LemaeError(str(error)) from error
-    found = []
-    for index, job in enumerate(todo):
-        found.append(work(*job))
-        done(index, found[-1])
-    return found
+    try:
+        return run_all(
+            work,
+            todo,
+            engine=engine,
+            processes=jobs,
+            names=[str(folder) for folder in folders],
+            gpus=[float(one.device.startswith("cuda")) for one in settings],
+            done=done,
+        )
+    except SweepError as error:
+        raise LemaeError(str(error)) from error
 
 
 def work(

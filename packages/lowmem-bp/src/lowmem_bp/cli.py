@@ -302,8 +302,11 @@ def bench(
         "layers": layers,
         "device": device,
     }
-    blocks = job.BLOCKS if block == "all" else (block,)
-    tunings = ("full", "lora qv", "lora all") if tuning == "all" else (tuning.replace("-", " "),)
+    blocks = _chosen("--block", block, job.BLOCKS)
+    tunings = [
+        name.replace("-", " ")
+        for name in _chosen("--tuning", tuning, ("full", "lora-qv", "lora-all"))
+    ]
     cases = [job.Case(name, how, **settings) for name in blocks for how in tunings]  # type: ignore[arg-type]
     names = [name.strip() for name in only.split(",") if name.strip()] or job.DEFAULT
     if threads is not None:
@@ -327,6 +330,15 @@ def bench(
             print_table(head, cells, case.title, left=["note"])
     if out is not None and repeats:
         _draw(out, rows, cases[0])
+
+
+def _chosen(option: str, given: str, known: Sequence[str]) -> Sequence[str]:
+    if given == "all":
+        return known
+    if given not in known:
+        choice = ", ".join((*known, "all"))
+        raise typer.BadParameter(f"{given!r}: expected one of {choice}", param_hint=option)
+    return (given,)
 
 
 def _must_be_there(device: str) -> None:
@@ -356,10 +368,10 @@ def info(as_json: JsonOption = False) -> None:
     """Show versions, devices, backends and optional libraries."""
     import os
 
-    from lowmem_bp.backends import VARIABLE, resolve
+    from lowmem_bp.backends import VARIABLE, name_of, resolve
 
     try:
-        backend = resolve().__name__.removesuffix("Backend").lower()
+        backend = name_of(resolve())
     except LowmemBPError as error:
         backend = str(error)
     libraries = ["transformers", "peft", "accelerate", "bitsandbytes", "matplotlib", "timm"]

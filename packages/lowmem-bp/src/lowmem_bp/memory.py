@@ -57,7 +57,7 @@ class MemoryReport:
     Attributes:
         held: Every storage, in the order of saving.
         tokens: Rows that the linear layers saw (batch times sequence length); where none was seen,
-            as in compiled code, those of the input.
+            as in compiled code, those of the input (images count as one each).
         label: Title of this measurement in tables.
     """
 
@@ -210,9 +210,11 @@ def profile(
 
 
 def _rows(inputs: Any) -> int:
-    """Rows of the largest tensor of an input: numbers count by rows, ids one by one."""
+    """Rows of the largest tensor of an input: numbers by rows, ids one by one, images whole."""
     found = [
-        tensor.numel() // tensor.shape[-1] if tensor.is_floating_point() else tensor.numel()
+        tensor.shape[0]
+        if tensor.dim() >= 4
+        else tensor.numel() // (tensor.shape[-1] if tensor.is_floating_point() else 1)
         for tensor in tensors_in(inputs)
         if tensor.dim() and tensor.numel()
     ]

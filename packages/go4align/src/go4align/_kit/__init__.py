@@ -3,7 +3,7 @@
 The few things that every package of the repository needs. This folder is copied byte for byte
 from one package to the others, so it names no package: it imports itself, numpy and the standard
 library, and nothing heavier; ``command`` imports typer and rich as well, and in use ``seeds``
-imports torch, ``TensorBoardFolder`` TensorBoard, and ``over_ray`` Ray.
+imports torch, ``TensorBoardFolder`` TensorBoard, and ``run_all`` Ray.
 """
 
 import importlib
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from .run import RunFolder, TensorBoardFolder, read_metrics, versions
     from .seeds import seeded
     from .stats import Summary, bootstrap_interval, iqm, mean, paired_difference, summarize
-    from .sweep import over_processes, over_ray
+    from .sweep import ENGINES, run_all
 
 __all__ = [
+    "ENGINES",
     "KitError",
     "Report",
     "ReportError",
@@ -31,10 +32,9 @@ __all__ = [
     "bootstrap_interval",
     "iqm",
     "mean",
-    "over_processes",
-    "over_ray",
     "paired_difference",
     "read_metrics",
+    "run_all",
     "seeded",
     "summarize",
     "versions",
@@ -42,6 +42,7 @@ __all__ = [
 
 # Imported when first used: a command line answers --help without loading numpy.
 _HOMES = {
+    "ENGINES": "sweep",
     "Report": "report",
     "RunFolder": "run",
     "Summary": "stats",
@@ -49,10 +50,9 @@ _HOMES = {
     "bootstrap_interval": "stats",
     "iqm": "stats",
     "mean": "stats",
-    "over_processes": "sweep",
-    "over_ray": "sweep",
     "paired_difference": "stats",
     "read_metrics": "run",
+    "run_all": "sweep",
     "seeded": "seeds",
     "summarize": "stats",
     "versions": "run",

@@ -15,25 +15,29 @@ from .errors import SweepError
 
 _Result = TypeVar("_Result")
 
+#: Where runs may go: processes of this machine, or a Ray cluster.
+ENGINES = ("local", "ray")
 
-def over_processes(
+
+def run_all(
     work: Callable[..., _Result],
     jobs: Sequence[tuple[Any, ...]],
-    processes: int,
     *,
+    engine: str,
+    processes: int,
     names: Sequence[str],
+    gpus: Sequence[float],
     done: Callable[[int, _Result], None],
 ) -> list[_Result]:
-    """Run all jobs, each in one of several processes.
-
-    The processes are started anew, not forked: ``work`` has to be a function of a module. An
-    exception in one of them, or an interrupt, ends the others.
+    """Run all jobs, in this process if there is one at a time.
 
     Args:
-        work: does one job.
+        work: does one job; a function of a module, unless all is done in this process.
         jobs: arguments of each.
-        processes: how many at a time, at least 1.
+        engine: one of ``ENGINES``.
+        processes: how many at a time, at least 1; over Ray its cores say how many.
         names: of the jobs, for messages.
+        gpus: that each job takes of a Ray cluster.
         done: called with the number of each job that is done and its result, in the order in which
             they end.
 
@@ -43,6 +47,29 @@ def over_processes(
     Raises:
         SweepError: if a process died.
         Exception: whatever ``work`` raised first.
+    """
+    if engine == "ray":
+        return _over_ray(work, jobs, gpus=gpus, done=done)
+    if processes > 1 and len(jobs) > 1:
+        return _over_processes(work, jobs, processes, names=names, done=done)
+    results = []
+    for index, job in enumerate(jobs):
+        results.append(work(*job))
+        done(index, results[-1])
+    return results
+
+
+def _over_processes(
+    work: Callable[..., _Result],
+    jobs: Sequence[tuple[Any, ...]],
+    processes: int,
+    *,
+    names: Sequence[str],
+    done: Callable[[int, _Result], None],
+) -> list[_Result]:
+    """Run all jobs, each in one of several processes, which are started anew, not forked.
+
+    An exception in one of them, or an interrupt, ends the others.
     """
     results: dict[int, _Result] = {}
     waiting = list(range(len(jobs)))
@@ -73,7 +100,7 @@ def over_processes(
     return [results[index] for index in range(len(jobs))]
 
 
-def over_ray(
+def _over_ray(
     work: Callable[..., _Result],
     jobs: Sequence[tuple[Any, ...]],
     *,
@@ -82,18 +109,7 @@ def over_ray(
 ) -> list[_Result]:
     """Run all jobs on the Ray cluster that ``RAY_ADDRESS`` names, or on this machine as one.
 
-    Args:
-        work: does one job; paths in it start from this process's folder on every node.
-        jobs: arguments of each.
-        gpus: that each job takes.
-        done: as of :func:`over_processes`.
-
-    Returns:
-        The results, in the order of the jobs.
-
-    Raises:
-        ImportError: without Ray.
-        Exception: whatever ``work`` raised first.
+    Paths in jobs start from this process's folder on every node.
     """
     import ray
 

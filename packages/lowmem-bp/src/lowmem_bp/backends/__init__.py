@@ -176,6 +176,11 @@ def resolve(name: str = "auto", device: torch.device | None = None) -> type[Back
         raise BackendError(f"{origin}{name!r} is not available: {error}") from error
 
 
+def name_of(kernels: type[Backend]) -> str:
+    """Return the name of a backend, as ``backend=`` takes it."""
+    return kernels.__name__.removesuffix("Backend").lower()
+
+
 def _serves(name: str, kind: str) -> bool:
     if name == "triton" and kind == "cpu":
         from lowmem_bp.backends import triton

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lowmem_bp.activations import identify
-from lowmem_bp.backends import resolve
+from lowmem_bp.backends import name_of, resolve
 from lowmem_bp.conversion.check import worst_difference
 from lowmem_bp.conversion.merge import Merge, MergeReport, merge_norms, unmerge_norms
 from lowmem_bp.conversion.report import Change, ConversionReport, changes
@@ -31,7 +31,7 @@ from lowmem_bp.conversion.sites import (
     restore_functions,
 )
 from lowmem_bp.conversion.trace import functional_calls
-from lowmem_bp.errors import ConfigError, ConvertError
+from lowmem_bp.errors import BackendError, ConfigError, ConvertError
 from lowmem_bp.lean import is_lean, is_wrapped, restore
 from lowmem_bp.memory import MemoryReport, profile
 from lowmem_bp.steps import StepTable
@@ -78,7 +78,7 @@ def convert(
         example_inputs: What the model is called with (tensor, tuple or mapping): outputs are then
             compared on the whole model and the memory is measured. Without it each changed
             module is compared with the original on synthetic input.
-        tables: Step tables by activation name, from :func:`lowmem_bp.calibrate`, for ``"2bit"``.
+        tables: Step tables by module name, from :func:`lowmem_bp.calibrate`, for ``"2bit"``.
         everywhere: In mode ``"2bit"``: use codes also where exact recomputation keeps less, for
             comparisons.
         check: False skips the comparison.
@@ -102,7 +102,9 @@ def convert(
     Reference: arXiv 2406.16282; the exact mode goes beyond it, see the documentation.
     """
     _validate(model, mode, tables, everywhere)
-    resolve(backend)
+    kernels = resolve(backend)
+    with contextlib.suppress(BackendError):  # a model may be moved to the device they are made for
+        kernels = resolve(backend, next((p.device for p in model.parameters()), None))
     before, unreachable = None, {}
     if example_inputs is not None:
         before = profile(model, example_inputs, label="before")
@@ -129,8 +131,9 @@ def convert(
     # The outputs were for the comparison only, and may be large.
     before = before and replace(before, output=None)
     after = after and replace(after, output=None)
+    done, left = changes(sites), tuple(skips)
     return ConversionReport(
-        mode, changes(sites), tuple(skips), how, difference, before, after, notes
+        mode, done, left, how, difference, before, after, notes, name_of(kernels)
     )
 
 
@@ -138,9 +141,7 @@ def _validate(
     model: nn.Module, mode: str, tables: Mapping[str, StepTable] | None, everywhere: bool
 ) -> None:
     if mode not in MODES:
-        near = difflib.get_close_matches(str(mode), MODES, n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}.{hint}")
+        raise ConfigError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}.")
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
     if isinstance(model, torch.jit.ScriptModule):
@@ -165,8 +166,13 @@ def _validate(
         parent, _, attribute = name.rpartition(".")
         function = parent in names and attribute in vars(model.get_submodule(parent))
         if module is None and not function:
-            near = difflib.get_close_matches(name, names, n=3)
-            raise ConfigError(f"tables has {name!r}, which the model lacks; near: {near}.")
+            known = [key for key, found in model.named_modules() if identify(found) is not None]
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+            hint = f"such as {', '.join(map(repr, near))}" if near else "of which it has none"
+            raise ConfigError(
+                f"tables has {name!r}, which the model lacks; expected names of its activations, "
+                f"{hint}."
+            )
 
 
 def _compare(before: MemoryReport, after: MemoryReport) -> float:
