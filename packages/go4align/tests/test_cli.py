@@ -1,25 +1,19 @@
-"""The command line, in processes of its own; what holds for all packages is tested apart."""
+"""The command line, called within this process; what holds for all packages is tested apart."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from go4align import cli
+from go4align._kit.invoke import invoke
 from go4align.runs import Run
 
 
-def run(*arguments, cwd=None, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "go4align", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb", "NO_COLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == code, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+def run(*arguments, cwd=None, code=0, **environment):
+    """The command in this process; tests of all packages together start it in its own."""
+    quiet = {"NO_COLOR": "1", "TERM": "dumb"}
+    done = invoke(cli.main, arguments, folder=cwd, environment={**quiet, **environment})
+    assert code in (None, done.code), f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done
 
 
@@ -86,20 +80,9 @@ def test_demo_from_end_to_end(tmp_path):
         pytest.importorskip(library)
     out = tmp_path / "demo"
     # So short a training keeps no promise about quality: 0 or 1, and in both cases all files.
-    command = [
-        sys.executable,
-        "-m",
-        "go4align",
-        "demo",
-        "--epochs",
-        "2",
-        "--out",
-        str(out),
-        "--json",
-    ]
     for _ in range(2):  # the second one may replace the first one's folder
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode in (0, 1), done.stderr
+        done = run("demo", "--epochs", 2, "--out", out, "--json", code=None)
+        assert done.code in (0, 1), done.stderr
         rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
         assert set(rows) == {"stl", "ls", "famo", "go4align"}
     (out / "mine.txt").write_text("keep")

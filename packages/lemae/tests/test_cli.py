@@ -1,8 +1,7 @@
-"""The command, in processes of its own; what holds for all packages is tested apart."""
+"""The command line, called within this process; what holds for all packages is tested apart."""
 
 import inspect
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from threading import Thread
 import pytest
 
 from lemae import KeyStateSet, check, cli
+from lemae._kit.invoke import invoke
 
 GOOD = '''
 def is_door_open(state):
@@ -34,16 +34,11 @@ def raises(num_envs):
 """
 
 
-def run(*arguments, code=0, cwd=None, **env):
-    done = subprocess.run(
-        [sys.executable, "-m", "lemae", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **env},
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
-    assert "Traceback" not in done.stderr
+def run(*arguments, cwd=None, code=0, **environment):
+    """The command in this process; tests of all packages together start it in its own."""
+    quiet = {"NO_COLOR": "1", "TERM": "dumb"}
+    done = invoke(cli.main, arguments, folder=cwd, environment={**quiet, **environment})
+    assert code in (None, done.code), f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done
 
 
@@ -61,10 +56,12 @@ def test_a_task_may_be_a_module_in_the_folder_at_hand(tmp_path):
     assert "10" in done.stdout
 
 
-def without_matplotlib(folder):
-    """Makes ``import matplotlib`` fail in a process that gets these variables."""
-    (folder / "matplotlib.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
-    return {"PYTHONPATH": str(folder)}
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """As if it were not installed."""
+    for name in ["matplotlib", *sys.modules]:
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture
@@ -243,12 +240,11 @@ def test_a_model_is_asked_when_exploration_gets_stuck(tmp_path, key_states):
     assert (tmp_path / "runs" / "replies.sqlite").is_file()
 
 
-def test_without_pictures_a_training_has_succeeded_all_the_same(tmp_path):
-    hidden = without_matplotlib(tmp_path)
-    done = run(*SHORT, "--method", "plain", "--out", tmp_path / "runs", **hidden)
+def test_without_pictures_a_training_has_succeeded_all_the_same(tmp_path, without_matplotlib):
+    done = run(*SHORT, "--method", "plain", "--out", tmp_path / "runs")
     assert "plain-ippo" in done.stdout
     assert 'no report.html: the report needs matplotlib: pip install "lemae[report]"' in done.stderr
-    done = run("report", tmp_path / "runs", code=1, **hidden)
+    done = run("report", tmp_path / "runs", code=1)
     assert "plain-ippo" in done.stdout
     assert 'pip install "lemae[report]"' in done.stderr
 

@@ -1,12 +1,10 @@
-"""The command line as a user calls it: in processes of its own.
+"""The command line, called within this process.
 
 What holds for the commands of all packages is tested once for all of them.
 """
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -14,19 +12,17 @@ import pytest
 import torch
 from torch import nn
 
+from lowmem_bp import cli
+from lowmem_bp._kit.invoke import invoke
+
 pytest.importorskip("typer")
 
 
-def run(*arguments, cwd=None, check=True, env=None):
-    done = subprocess.run(
-        [sys.executable, "-m", "lowmem_bp", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
-    if check:
-        assert done.returncode == 0, done.stderr
+def run(*arguments, cwd=None, code=0, **environment):
+    """The command in this process; tests of all packages together start it in its own."""
+    quiet = {"NO_COLOR": "1", "TERM": "dumb"}
+    done = invoke(cli.main, arguments, folder=cwd, environment={**quiet, **environment})
+    assert code in (None, done.code), f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done
 
 
@@ -85,18 +81,18 @@ def test_factory(tmp_path):
     )
     report = json.loads(run("convert", "mine:make", "--json", cwd=tmp_path).stdout)
     assert [c["kind"] for c in report["changed"]] == ["linear", "activation", "linear"]
-    done = run("convert", "mine:wrong", cwd=tmp_path, check=False)
-    assert done.returncode == 2
+    done = run("convert", "mine:wrong", cwd=tmp_path, code=None)
+    assert done.code == 2
     assert "returned int; expected a pair" in done.stderr
-    done = run("convert", "mine:absent", cwd=tmp_path, check=False)
-    assert done.returncode == 2
+    done = run("convert", "mine:absent", cwd=tmp_path, code=None)
+    assert done.code == 2
     assert "absent" in done.stderr
 
 
 def test_missing_model_says_what_to_do(tmp_path):
     pytest.importorskip("transformers")
-    done = run("profile", tmp_path / "nothing", check=False)
-    assert done.returncode == 2
+    done = run("profile", tmp_path / "nothing", code=None)
+    assert done.code == 2
     assert "--download" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -104,7 +100,7 @@ def test_missing_model_says_what_to_do(tmp_path):
 def test_fit_prints_the_preset():
     table = json.loads(run("fit", "gelu", "--json").stdout)
     assert table["cuts"] == pytest.approx([-0.508065827, 0.0, 0.508065827], abs=1e-8)
-    assert run("fit", "glu", check=False).returncode == 2
+    assert run("fit", "glu", code=None).code == 2
 
 
 TINY = ("--features", 24, "--length", 8, "--batch", 1)
@@ -125,10 +121,17 @@ def test_bench_writes_results(tmp_path):
         assert "lowmem-bp[report]" in done.stderr
 
 
-def test_bench_without_matplotlib_says_what_to_install(tmp_path):
-    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """As if it were not installed."""
+    for name in ["matplotlib", *sys.modules]:
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_bench_without_matplotlib_says_what_to_install(tmp_path, without_matplotlib):
     options = (*TINY, "--repeats", 1, "--only", "exact", "--out", tmp_path / "r")
-    done = run("bench", *options, env={"PYTHONPATH": str(tmp_path)})
+    done = run("bench", *options)
     assert "lowmem-bp[report]" in done.stderr
     assert (tmp_path / "r" / "summary.json").exists()
     assert not (tmp_path / "r" / "memory_time.png").exists()
@@ -151,8 +154,8 @@ def test_bench_options_that_make_no_sense_are_usage_errors():
         (("--heads", 7), "not a multiple of heads=7"),
         (("--backend", "fpga"), "'fpga'"),
     ):
-        done = run("bench", *TINY, "--repeats", 0, *options, check=False)
-        assert done.returncode == 2, options
+        done = run("bench", *TINY, "--repeats", 0, *options, code=None)
+        assert done.code == 2, options
         assert message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
 
@@ -161,13 +164,13 @@ def test_info():
     facts = json.loads(run("info", "--json").stdout)
     assert facts["torch"] == torch.__version__
     assert facts["backend"] in ("native", "torch")
-    chosen = json.loads(run("info", "--json", env={"LOWMEM_BP_BACKEND": "torch"}).stdout)
+    chosen = json.loads(run("info", "--json", LOWMEM_BP_BACKEND="torch").stdout)
     assert chosen["backend"] == "torch"
 
 
 def test_unknown_backend_variable_is_an_error(folder):
-    done = run("convert", folder, env={"LOWMEM_BP_BACKEND": "cuda"}, check=False)
-    assert done.returncode == 2
+    done = run("convert", folder, LOWMEM_BP_BACKEND="cuda", code=None)
+    assert done.code == 2
     assert "LOWMEM_BP_BACKEND='cuda'" in done.stderr
 
 
@@ -195,8 +198,8 @@ def test_model_that_prints_or_raises(tmp_path):
     )
     json.loads(run("convert", "loud:make", "--json", cwd=tmp_path).stdout)
     for function, message in (("wrong", "mat1 and mat2"), ("broken", "ZeroDivisionError")):
-        done = run("convert", f"loud:{function}", cwd=tmp_path, check=False)
-        assert done.returncode == 2
+        done = run("convert", f"loud:{function}", cwd=tmp_path, code=None)
+        assert done.code == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
 
