@@ -194,6 +194,29 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """Run the tests of the kernels in C under gcc's checks of addresses and undefined behaviour."""
+    install(session, *editable(names=["lowmem-bp"]), *TEST_TOOLS, "setuptools>=77")
+    libraries = [
+        session.run("gcc", f"-print-file-name={name}", silent=True, external=True).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    flags = "-g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    with tempfile.TemporaryDirectory() as scratch:
+        clean_export(Path(scratch))
+        with session.chdir(f"{scratch}/packages/lowmem-bp"):
+            checked = {"CFLAGS": flags, "LDFLAGS": flags}
+            session.run("python", "setup.py", "-q", "build_ext", "--inplace", env=checked)
+            loaded = {
+                "PYTHONPATH": "src",
+                "LD_PRELOAD": " ".join(libraries),
+                "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter leaves much behind
+            }
+            tests = session.posargs or ["tests/test_backends.py"]
+            session.run("pytest", "-m", "not slow", *tests, env={**TEST_ENV, **loaded})
+
+
+@nox.session
 def cov(session: nox.Session) -> None:
     """Report branch coverage; there is no threshold."""
     install_for_tests(session, "pytest-cov>=5")
@@ -262,13 +285,13 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmark scripts; ``-- PATH ARGUMENTS`` runs one of them with its arguments."""
+    """Compare lowmem-bp with its peers; ``-- NAME`` runs a package's scripts, ``-- PATH`` one."""
     install(session, *editable("demo", "hf", "report"))
-    if session.posargs:
-        session.run("python", *session.posargs, env=OFFLINE)
-        return
-    for script in sorted(ROOT.glob("packages/*/benchmarks/bench_*.py")):
-        session.run("python", str(script.relative_to(ROOT)), env=OFFLINE)
+    name, *arguments = session.posargs or ["packages/lowmem-bp/benchmarks/bench_comparison.py"]
+    # All scripts of a package may take a day.
+    scripts = sorted((ROOT / "packages" / name / "benchmarks").glob("bench_*.py")) or [name]
+    for script in scripts:
+        session.run("python", str(script), *arguments, env=OFFLINE)
 
 
 @nox.session

@@ -219,3 +219,18 @@ def test_bad_use():
     two = Relabeler.for_env(env, n_envs=2)
     with pytest.raises(ConfigError, match="n_envs=1"):
         LatentRewardVecEnv(DummyVecEnv([make]), two)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_decoder_that_nobody_trains_is_noticed(trained, monkeypatch, recwarn):
+    monkeypatch.setattr("lare.integrations.stable_baselines3._UNTRAINED_STEPS", 100)
+    latent = LatentReward.shipped("Pendulum-v1")
+    relabeler = Relabeler.for_env(make(), latent, n_envs=2)
+    env = LatentRewardVecEnv(DummyVecEnv([make, make]), relabeler)
+    env.reset()
+    for step in range(200):
+        if trained and step == 30:
+            relabeler.update()
+        env.step(np.zeros((2, 1), dtype=np.float32))
+    told = [str(one.message) for one in recwarn if "TrainDecoder(relabeler)" in str(one.message)]
+    assert len(told) == (not trained)

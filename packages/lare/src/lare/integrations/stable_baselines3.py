@@ -5,6 +5,7 @@ Needs the extra ``sb3``: ``pip install "lare-rl[sb3]"``.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
-from lare.errors import ConfigError, StateError
+from lare.errors import ConfigError, LareWarning, StateError
 from lare.relabel import Relabeler
+
+
+#: Steps after which a decoder that was never trained is taken for forgotten.
+_UNTRAINED_STEPS = 100_000
 
 
 class LatentRewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]
@@ -160,6 +165,9 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
 
     Raises:
         ConfigError: if the numbers of environments differ.
+
+    Warns with :class:`lare.errors.LareWarning` where the decoder was not trained within 100 000 steps: its
+    rewards are those it was made with.
     """
 
     def __init__(self, venv: VecEnv, relabeler: Relabeler) -> None:
@@ -173,6 +181,7 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
         self.relabeler = relabeler
         self._observations = np.zeros(0)
         self._actions = np.zeros(0)
+        self._untrained = 0
 
     def reset(self) -> np.ndarray:
         """Reset all environments."""
@@ -198,8 +207,22 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
         paid = self.relabeler.relabel_rows(np.full_like(envs, row), envs).cpu().numpy()
         for info, reward in zip(infos, rewards, strict=True):
             info["lare/environment_reward"] = float(reward)
+        self._warn_if_untrained()
         self._observations = _array(observations)
         return self._observations, paid, dones, infos
+
+    def _warn_if_untrained(self) -> None:
+        if self.relabeler.updates or self._untrained >= _UNTRAINED_STEPS:
+            return
+        self._untrained += self.num_envs
+        if self._untrained >= _UNTRAINED_STEPS:
+            warnings.warn(
+                f"after {self._untrained} steps the decoder has not been trained, and what it pays "
+                "means nothing: pass callback=TrainDecoder(relabeler) to learn(), or call "
+                "relabeler.update()",
+                LareWarning,
+                stacklevel=2,
+            )
 
 
 class TrainDecoder(BaseCallback):  # type: ignore[misc]
