@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from lare.errors import ConfigError, LareWarning, StateError
 from lare.relabel import Relabeler
 
-
 #: Steps after which a decoder that was never trained is taken for forgotten.
 _UNTRAINED_STEPS = 100_000
 
@@ -166,8 +165,8 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
     Raises:
         ConfigError: if the numbers of environments differ.
 
-    Warns with :class:`lare.errors.LareWarning` where the decoder was not trained within 100 000 steps: its
-    rewards are those it was made with.
+    Warns with :class:`lare.errors.LareWarning` where the decoder was not trained within 100 000
+    steps: its rewards are those it was made with.
     """
 
     def __init__(self, venv: VecEnv, relabeler: Relabeler) -> None:
