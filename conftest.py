@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import random
@@ -32,13 +33,18 @@ def is_loopback(host):
         return host == "localhost"
 
 
+def pytest_collection_finish():
+    """Spare the garbage collector the million objects of imported libraries."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _repeatable():
     """Seed the three generators and fix the thread count, which changes the last bits of a sum."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  libraries under test may still use the global generator
-    # Before a GPU is first used, torch.manual_seed writes down the stack for each kind of GPU, which
-    # takes longer than most tests.
+    # Before a GPU is first used, torch.manual_seed writes down the stack for each kind of GPU,
+    # which takes longer than most tests.
     seed = torch.manual_seed if torch.cuda.is_initialized() else torch.default_generator.manual_seed
     seed(0)
     torch.set_num_threads(1)

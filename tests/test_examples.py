@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(ROOT.glob("examples/*/*.py"))
+#: These start processes of their own.
+SLOW = ("go4align/03_ddp.py",)
 #: What many of them import, where it is installed; it takes longer than they do.
 PRELOADED = ("torch._dynamo", "transformers.trainer", "peft", "stable_baselines3", "openai")
 
@@ -48,7 +50,14 @@ def missing_modules(script):
     return sorted(name for name in names if importlib.util.find_spec(name) is None)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] * path.as_posix().endswith(SLOW))
+        for path in SCRIPTS
+    ],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
 def test_example_runs(script, server, tmp_path):
     if missing := missing_modules(script):
         pytest.skip(f"needs {', '.join(missing)}, which is not installed")

@@ -281,6 +281,7 @@ def test_closing_a_short_window_with_a_task_that_was_absent():
 # --- several processes ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_train_as_one_on_the_whole_batch(tmp_path):
