@@ -213,7 +213,7 @@ def sanitize(session: nox.Session) -> None:
                 "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter leaves much behind
             }
             tests = session.posargs or ["tests/test_backends.py"]
-            session.run("pytest", "-m", "not slow", *tests, env={**TEST_ENV, **loaded})
+            session.run("pytest", "-s", "-m", "not slow", *tests, env={**TEST_ENV, **loaded})
 
 
 @nox.session
