@@ -45,7 +45,7 @@ def _repeatable():
     np.random.seed(0)  # noqa: NPY002  libraries under test may still use the global generator
     # Before a GPU is first used, torch.manual_seed writes down the stack for each kind of GPU,
     # which takes longer than most tests.
-    seed = torch.manual_seed if torch.cuda.is_initialized() else torch.default_generator.manual_seed
+    seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
     seed(0)
     torch.set_num_threads(1)
     # On CUDA this switch would refuse operations that the tests do not compare bit for bit.

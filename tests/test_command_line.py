@@ -170,6 +170,30 @@ def test_mistakes_are_one_line_that_names_the_option(command, arguments, named, 
 
 
 @each_command
+def test_a_mistake_in_a_process_of_its_own(command, tmp_path):
+    (tmp_path / "mine").write_text("")
+    done = run([*program(command), "demo", "--out", "."], cwd=tmp_path, code=2)
+    assert not done.stdout
+    assert re.fullmatch(rf"{command}( \w+)?: [^\n]+\n", done.stderr), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("lare", ["--task", "Pendulum-v1", "--steps", "300"]),
+        ("lemae", ["--task", "pass", "--option", "size=10", "--steps", "400"]),
+    ],
+)
+def test_processes_of_a_sweep_write_nothing_of_their_own(command, arguments, tmp_path):
+    """As JSON: one document and nothing else, and lines for people without a traceback."""
+    options = ["--seeds", "0,1", "--jobs", "2", "--out", str(tmp_path), "--json"]
+    done = run([*program(command), "train", *arguments, *options])
+    assert json.loads(done.stdout)
+    assert "Traceback" not in done.stderr
+
+
+@each_command
 def test_info_begins_with_the_same_facts(command):
     """As JSON: one document and nothing else."""
     facts = json.loads(run([*program(command), "info", "--json"]).stdout)

@@ -3,6 +3,10 @@
 import ast
 import importlib.util
 import multiprocessing
+import os
+import subprocess
+import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -14,27 +18,31 @@ SLOW = ("go4align/03_ddp.py",)
 #: What many of them import, where it is installed; it takes longer than they do.
 PRELOADED = ("torch._dynamo", "transformers.trainer", "peft", "stable_baselines3", "openai")
 
-#: What a process does that was forked from one that has imported these.
+#: What a process does that was forked from one that has imported these. As a text, because the
+#: child cannot import this module to find a function in it.
 BODY = """
 import os, runpy, sys
 
-os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 1)
+os.dup2(os.open(log, os.O_WRONLY | os.O_TRUNC), 1)
 os.dup2(1, 2)
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-sys.stdin = open(0, closefd=False)
 os.chdir(folder)
-os.environ.update(environment)
 sys.argv = [script, "--smoke"]
-sys.path = [os.path.dirname(script), *sys.path]
+sys.path.insert(0, os.path.dirname(script))
 runpy.run_path(script, run_name="__main__")
 """
 
 
 @pytest.fixture(scope="module")
 def server():
-    """Makes processes that need not import what is preloaded."""
+    """Makes processes that need not import what is preloaded; on Windows plain ones."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
+    with pytest.MonkeyPatch.context() as patch:  # what libraries read when they are imported
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
     return context
 
 
@@ -61,19 +69,39 @@ def missing_modules(script):
 def test_example_runs(script, server, tmp_path):
     if missing := missing_modules(script):
         pytest.skip(f"needs {', '.join(missing)}, which is not installed")
-    log = tmp_path / "log"
-    (tmp_path / "run").mkdir()
-    given = {
-        "log": str(log),
-        "folder": str(tmp_path / "run"),
-        "script": str(script),
-        "environment": {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    }
+    log, folder = tmp_path / "log", tmp_path / "run"
+    log.write_text("it did not come to the script")
+    folder.mkdir()
+    given = {"log": str(log), "folder": str(folder), "script": str(script)}
     process = server.Process(target=exec, args=(BODY, given))
     process.start()
-    process.join(110)
-    process.kill()
-    assert process.exitcode == 0, log.read_text(encoding="utf-8")[-4000:]
+    try:
+        process.join(110)
+        late = process.is_alive()
+    finally:
+        process.kill()
+        process.join()
+    told = log.read_text(encoding="utf-8")[-6000:]
+    assert not late, f"not done after 110 s\n{told}"
+    assert process.exitcode == 0, told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_example_runs_as_a_user_runs_it(script, tmp_path):
+    """In an interpreter of its own, which has imported nothing else."""
+    if missing := missing_modules(script):
+        pytest.skip(f"needs {', '.join(missing)}, which is not installed")
+    done = subprocess.run(
+        [sys.executable, str(script), "--smoke"],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())

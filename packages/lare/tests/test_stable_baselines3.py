@@ -229,7 +229,7 @@ def test_a_decoder_that_nobody_trains_is_noticed(trained, monkeypatch, recwarn):
     env = LatentRewardVecEnv(DummyVecEnv([make, make]), relabeler)
     env.reset()
     for step in range(200):
-        if trained and step == 30:
+        if trained and step == 70:
             relabeler.update()
         env.step(np.zeros((2, 1), dtype=np.float32))
     told = [str(one.message) for one in recwarn if "TrainDecoder(relabeler)" in str(one.message)]

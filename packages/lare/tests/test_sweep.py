@@ -82,5 +82,5 @@ def test_ray_spreads_runs_over_two_workers(alone, tmp_path):
 
 
 def test_an_unknown_engine(tmp_path):
-    with pytest.raises(ConfigError, match='give "local" or "ray"'):
+    with pytest.raises(ConfigError, match="give one of local, ray"):
         sweep.run(SETTINGS, tmp_path, engine="slurm")

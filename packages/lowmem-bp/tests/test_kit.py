@@ -1,10 +1,14 @@
 """Run folder, statistics and report writer."""
 
 import doctest
+import importlib
 import json
+import os
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ import lowmem_bp
 from lowmem_bp import _kit
 from lowmem_bp._kit import files, report, run, seeded, stats
 from lowmem_bp._kit.errors import KitError, ReportError, RunFolderError, ScoreError
+from lowmem_bp._kit.invoke import invoke
 
 
 @pytest.mark.parametrize("module", [run, report, stats], ids=lambda module: module.__name__)
@@ -34,6 +39,30 @@ def test_importing_the_kit_imports_no_plotting_and_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_called_within_this_process_leaves_nothing_behind(tmp_path):
+    (tmp_path / "module_of_a_user.py").write_text("name = 'user'\n")
+    found = []
+
+    def main():
+        sys.path.append(str(Path.cwd()))
+        os.environ["LEFT_BEHIND"] = "1"
+        warnings.simplefilter("error")
+        found.append(importlib.import_module("module_of_a_user").name)
+        print(*sys.argv[1:], os.environ["GIVEN"])
+        print("wrong", file=sys.stderr)
+        raise SystemExit(3)
+
+    def state():
+        return Path.cwd(), dict(os.environ), list(sys.path), sys.argv, list(warnings.filters)
+
+    before = state()
+    done = invoke(main, ["a", 1], folder=tmp_path, environment={"GIVEN": "2"})
+    assert (done.code, done.stdout, done.stderr) == (3, "a 1 2\n", "wrong\n")
+    assert found == ["user"]
+    assert state() == before
+    assert "module_of_a_user" not in sys.modules
 
 
 def test_errors_are_also_the_built_in_kinds():

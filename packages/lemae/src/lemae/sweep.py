@@ -55,7 +55,7 @@ def run(
         MissingExtraError: without Ray or TensorBoard, if that was asked for.
     """
     if engine not in ENGINES:
-        raise ConfigError(f'engine is {engine!r}: give "local" or "ray"')
+        raise ConfigError(f"engine is {engine!r}: give one of {', '.join(ENGINES)}")
     if engine == "ray" and importlib.util.find_spec("ray") is None:
         raise MissingExtraError('engine="ray" needs Ray: pip install "lemae[ray]"')
     # On the nodes of a cluster a relative path starts from other folders.

@@ -210,15 +210,16 @@ def profile(
 
 
 def _rows(inputs: Any) -> int:
-    """Rows of the largest tensor of an input: numbers by rows, ids one by one, images whole."""
-    found = [
-        tensor.shape[0]
-        if tensor.dim() >= 4
-        else tensor.numel() // (tensor.shape[-1] if tensor.is_floating_point() else 1)
-        for tensor in tensors_in(inputs)
-        if tensor.dim() and tensor.numel()
-    ]
+    """Rows of the largest tensor of an input."""
+    found = [_rows_of(tensor) for tensor in tensors_in(inputs) if tensor.dim() and tensor.numel()]
     return max(found, default=0)
+
+
+def _rows_of(tensor: Tensor) -> int:
+    """Rows of features, one for each id, or one for what has four dimensions as images have."""
+    if tensor.dim() >= 4:
+        return tensor.shape[0]
+    return tensor.numel() // (tensor.shape[-1] if tensor.is_floating_point() else 1)
 
 
 def call(model: nn.Module, example_inputs: Any) -> Any:

@@ -1,8 +1,9 @@
-"""A command line called within this process, for tests: no seconds pass until torch is imported."""
+"""A command line called within this process, for tests: without the seconds that imports take."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import sys
@@ -29,10 +30,10 @@ def invoke(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Invoked:
-    """Call ``main`` as the interpreter would in a process of its own.
+    """Call ``main`` nearly as in a process of its own.
 
-    Modules that it imports from ``folder`` are forgotten: another folder may have others of their
-    name.
+    What child processes and libraries in C write is not caught. Modules that ``main`` imports from
+    ``folder`` are forgotten: another folder may have others of their name.
 
     Args:
         main: of a command line; ends with ``SystemExit``.
@@ -41,20 +42,24 @@ def invoke(
         environment: variables that differ meanwhile.
 
     Raises:
+        KeyboardInterrupt: if somebody interrupts it.
         Exception: what ``main`` lets pass.
     """
     here, modules = Path.cwd(), set(sys.modules)
     there = (folder or here).resolve()
+    importlib.invalidate_caches()  # a module may have been written just now
     out, err, code = io.StringIO(), io.StringIO(), None
     with (
         mock.patch.dict(os.environ, environment or {}),
         mock.patch.object(sys, "argv", ["command", *map(str, arguments)]),
-        mock.patch.object(sys, "path", ["", *sys.path]),
+        mock.patch.object(sys, "path", list(sys.path)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),
     ):
         warnings.resetwarnings()
+        for category in (DeprecationWarning, ImportWarning, ResourceWarning):  # as usual
+            warnings.simplefilter("ignore", category)
         os.chdir(there)
         try:
             main()
@@ -63,6 +68,9 @@ def invoke(
         finally:
             os.chdir(here)
             for name in set(sys.modules) - modules:
-                if Path(getattr(sys.modules[name], "__file__", None) or here).parent == there:
+                file = getattr(sys.modules[name], "__file__", None)
+                if folder and file and Path(file).is_relative_to(there):
                     del sys.modules[name]
+    if code == 130:
+        raise KeyboardInterrupt
     return Invoked(code, out.getvalue(), err.getvalue())

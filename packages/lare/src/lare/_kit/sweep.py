@@ -29,13 +29,13 @@ def run_all(
     gpus: Sequence[float],
     done: Callable[[int, _Result], None],
 ) -> list[_Result]:
-    """Run all jobs, in this process if there is one at a time.
+    """Run all jobs: in this process one after the other, in several, or over a Ray cluster.
 
     Args:
         work: does one job; a function of a module, unless all is done in this process.
         jobs: arguments of each.
         engine: one of ``ENGINES``.
-        processes: how many at a time, at least 1; over Ray its cores say how many.
+        processes: how many at a time, 1 for none but this one; over Ray its cores say how many.
         names: of the jobs, for messages.
         gpus: that each job takes of a Ray cluster.
         done: called with the number of each job that is done and its result, in the order in which
@@ -45,6 +45,7 @@ def run_all(
         The results, in the order of the jobs.
 
     Raises:
+        ImportError: without Ray, if that was asked for.
         SweepError: if a process died.
         Exception: whatever ``work`` raised first.
     """

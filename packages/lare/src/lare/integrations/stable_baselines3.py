@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from lare.errors import ConfigError, LareWarning, StateError
 from lare.relabel import Relabeler
 
-#: Steps after which a decoder that was never trained is taken for forgotten.
+#: Steps of the environments, with episodes ended, after which a decoder that was never trained is
+#: taken for forgotten. No rollout is that long.
 _UNTRAINED_STEPS = 100_000
 
 
@@ -165,8 +166,9 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
     Raises:
         ConfigError: if the numbers of environments differ.
 
-    Warns with :class:`lare.errors.LareWarning` where the decoder was not trained within 100 000
-    steps: its rewards are those it was made with.
+    Warns:
+        LareWarning: if the decoder was not trained within 100 000 calls of ``step``, though
+            episodes ended: its rewards are those of its initial weights.
     """
 
     def __init__(self, venv: VecEnv, relabeler: Relabeler) -> None:
@@ -206,15 +208,15 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
         paid = self.relabeler.relabel_rows(np.full_like(envs, row), envs).cpu().numpy()
         for info, reward in zip(infos, rewards, strict=True):
             info["lare/environment_reward"] = float(reward)
-        self._warn_if_untrained()
         self._observations = _array(observations)
+        self._warn_if_untrained()
         return self._observations, paid, dones, infos
 
     def _warn_if_untrained(self) -> None:
-        if self.relabeler.updates or self._untrained >= _UNTRAINED_STEPS:
+        if self.relabeler.updates or not len(self.relabeler.store):
             return
-        self._untrained += self.num_envs
-        if self._untrained >= _UNTRAINED_STEPS:
+        self._untrained += 1
+        if self._untrained == _UNTRAINED_STEPS:
             warnings.warn(
                 f"after {self._untrained} steps the decoder has not been trained, and what it pays "
                 "means nothing: pass callback=TrainDecoder(relabeler) to learn(), or call "

@@ -4,7 +4,7 @@
 all in turn, ``peak`` those of memory, ``results`` and ``picture`` show them.
 """
 
-from lowmem_bp.bench.blocks import BLOCKS, CASES, Case
+from lowmem_bp.bench.blocks import BLOCKS, CASES, TUNINGS, Case
 from lowmem_bp.bench.comparison import Measurement, Spread, held, measure, models, spread
 from lowmem_bp.bench.competitors import COMPETITORS, DEFAULT, MODES
 from lowmem_bp.bench.results import table, write
@@ -15,6 +15,7 @@ __all__ = [
     "COMPETITORS",
     "DEFAULT",
     "MODES",
+    "TUNINGS",
     "Case",
     "Measurement",
     "Spread",

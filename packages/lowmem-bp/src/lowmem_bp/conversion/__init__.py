@@ -131,9 +131,16 @@ def convert(
     # The outputs were for the comparison only, and may be large.
     before = before and replace(before, output=None)
     after = after and replace(after, output=None)
-    done, left = changes(sites), tuple(skips)
     return ConversionReport(
-        mode, done, left, how, difference, before, after, notes, name_of(kernels)
+        mode,
+        changes(sites),
+        tuple(skips),
+        how,
+        difference,
+        before,
+        after,
+        notes,
+        backend=name_of(kernels),
     )
 
 
@@ -166,11 +173,11 @@ def _validate(
         parent, _, attribute = name.rpartition(".")
         function = parent in names and attribute in vars(model.get_submodule(parent))
         if module is None and not function:
-            known = [key for key, found in model.named_modules() if identify(found) is not None]
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-            hint = f"such as {', '.join(map(repr, near))}" if near else "of which it has none"
+            activations = [key for key, child in model.named_modules() if identify(child)]
+            near = difflib.get_close_matches(name, activations, n=3, cutoff=0.0)
+            hint = f", such as {', '.join(map(repr, near))}" if near else ""
             raise ConfigError(
-                f"tables has {name!r}, which the model lacks; expected names of its activations, "
+                f"tables has {name!r}, which the model lacks; expected names of its activations"
                 f"{hint}."
             )
 

@@ -121,14 +121,15 @@ def same_forward(
 
 
 def _seed(device: torch.device) -> None:
-    """Begin the random numbers of ``device`` anew.
+    """Begin the random numbers of the processor and of ``device`` anew.
 
-    Before a GPU is first used, ``torch.manual_seed`` writes down the stack for each kind of GPU and
-    keeps it: a model with hundreds of norms, each tried some forty times, would wait for that.
+    Not by ``torch.manual_seed``: for each kind of GPU that is not in use it writes down the stack
+    and keeps it, and a model with hundreds of norms, each tried some forty times, waits for that.
     """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(0)
-    else:
+    torch.default_generator.manual_seed(0)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(0)
+    elif device.type != "cpu":
         torch.manual_seed(0)
 
 

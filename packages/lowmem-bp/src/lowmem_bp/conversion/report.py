@@ -37,7 +37,8 @@ class ConversionReport:
         before: Memory held before; only with ``example_inputs``.
         after: Memory held after; only with ``example_inputs``.
         notes: Things to know about this model.
-        kernels: The backend on the model's device: ``"native"``, ``"triton"`` or ``"torch"``.
+        backend: Whose kernels run, on the device of the model's first parameter: ``"native"``,
+            ``"triton"`` or ``"torch"``.
     """
 
     mode: str
@@ -48,7 +49,7 @@ class ConversionReport:
     before: MemoryReport | None = None
     after: MemoryReport | None = None
     notes: tuple[str, ...] = field(default=())
-    kernels: str = "torch"
+    backend: str = "auto"
 
     @property
     def ratio(self) -> float | None:
@@ -72,7 +73,8 @@ class ConversionReport:
                 f"held for backward: {self.before.bytes_per_token:,.0f} -> "
                 f"{self.after.bytes_per_token:,.0f} bytes per token ({self.ratio:.3f})"
             )
-        lines.append(f"kernels: {self.kernels}")
+        if self.changed:
+            lines.append(f"backend: {self.backend}")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -88,7 +90,7 @@ class ConversionReport:
             "before": self.before.to_dict() if self.before else None,
             "after": self.after.to_dict() if self.after else None,
             "notes": list(self.notes),
-            "kernels": self.kernels,
+            "backend": self.backend,
         }
 
     def to_json(self, path: str | Path) -> None:
