@@ -123,8 +123,8 @@ def same_forward(
 def _seed(device: torch.device) -> None:
     """Begin the random numbers of the processor and of ``device`` anew.
 
-    Not by ``torch.manual_seed``: for each kind of GPU that is not in use it writes down the stack
-    and keeps it, and a model with hundreds of norms, each tried some forty times, waits for that.
+    Not by ``torch.manual_seed``: for each kind of GPU that is not in use it writes down the stack,
+    and a model with hundreds of norms, each tried some forty times, waits for that.
     """
     torch.default_generator.manual_seed(0)
     if device.type == "cuda":
