@@ -182,7 +182,7 @@ def test_a_mistake_in_a_process_of_its_own(command, tmp_path):
     ("command", "arguments"),
     [
         ("lare", ["--task", "Pendulum-v1", "--steps", "300"]),
-        ("lemae", ["--task", "pass", "--option", "size=10", "--steps", "400"]),
+        ("lemae", ["--task", "pass", "--method", "plain", "--steps", "400"]),
     ],
 )
 def test_processes_of_a_sweep_write_nothing_of_their_own(command, arguments, tmp_path):
