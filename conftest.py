@@ -44,7 +44,7 @@ def _repeatable():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  libraries under test may still use the global generator
     # Before a GPU is first used, torch.manual_seed writes down the stack for each kind of GPU,
-    # which takes longer than most tests.
+    # which takes longer than most tests; without one only the processor's generator is seeded.
     seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
     seed(0)
     torch.set_num_threads(1)

@@ -221,16 +221,17 @@ def test_bad_use():
         LatentRewardVecEnv(DummyVecEnv([make]), two)
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_a_decoder_that_nobody_trains_is_noticed(trained, monkeypatch, recwarn):
+@pytest.mark.parametrize(("trained", "limit"), [(False, 20), (True, 20), (False, 500)])
+def test_a_decoder_that_nobody_trains_is_noticed(trained, limit, monkeypatch, recwarn):
+    """But not before an episode has ended, from which it could have been trained."""
     monkeypatch.setattr("lare.integrations.stable_baselines3._UNTRAINED_STEPS", 100)
     latent = LatentReward.shipped("Pendulum-v1")
     relabeler = Relabeler.for_env(make(), latent, n_envs=2)
-    env = LatentRewardVecEnv(DummyVecEnv([make, make]), relabeler)
+    env = LatentRewardVecEnv(DummyVecEnv([lambda: make(limit)] * 2), relabeler)
     env.reset()
     for step in range(200):
         if trained and step == 70:
             relabeler.update()
         env.step(np.zeros((2, 1), dtype=np.float32))
     told = [str(one.message) for one in recwarn if "TrainDecoder(relabeler)" in str(one.message)]
-    assert len(told) == (not trained)
+    assert len(told) == (not trained and limit < 200)

@@ -15,8 +15,6 @@ from torch import nn
 from lowmem_bp import cli
 from lowmem_bp._kit.invoke import invoke
 
-pytest.importorskip("typer")
-
 
 def run(*arguments, cwd=None, code=0, **environment):
     """The command in this process; tests of all packages together start it in its own."""
@@ -147,7 +145,7 @@ def test_bench_shows_bytes_of_all_tunings_without_repeats():
 def test_bench_options_that_make_no_sense_are_usage_errors():
     for options, message in (
         (("--block", "resnet"), "'resnet': expected one of vit, bert, llama, llama-hf, all"),
-        (("--tuning", "half"), "'half': expected one of full"),
+        (("--tuning", "half"), "'half': expected one of full, lora-qv, lora-all, all"),
         (("--precision", "int4"), "precision='int4'"),
         (("--only", "exakt"), "exakt: expected some of"),
         (("--heads", 7), "not a multiple of heads=7"),

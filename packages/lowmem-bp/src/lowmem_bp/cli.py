@@ -303,10 +303,9 @@ def bench(
         "device": device,
     }
     blocks = _chosen("--block", block, job.BLOCKS)
-    tunings = _chosen("--tuning", tuning.replace("-", " "), job.TUNINGS)
-    if tuning == "all":
-        tunings = [name for name in tunings if name != "frozen"]  # holds next to nothing
-    cases = [job.Case(name, how, **settings) for name in blocks for how in tunings]  # type: ignore[arg-type]
+    known = {name.replace(" ", "-"): name for name in job.TUNINGS}
+    tunings = [known[name] for name in _chosen("--tuning", tuning, tuple(known))]
+    cases = [job.Case(name, how, **settings) for name in blocks for how in tunings]
     names = [name.strip() for name in only.split(",") if name.strip()] or job.DEFAULT
     if threads is not None:
         torch.set_num_threads(threads)
@@ -335,7 +334,7 @@ def _chosen(option: str, given: str, known: Sequence[str]) -> Sequence[str]:
     if given == "all":
         return known
     if given not in known:
-        choice = ", ".join(name.replace(" ", "-") for name in (*known, "all"))
+        choice = ", ".join((*known, "all"))
         raise typer.BadParameter(f"{given!r}: expected one of {choice}", param_hint=option)
     return (given,)
 

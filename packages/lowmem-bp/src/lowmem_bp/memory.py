@@ -216,7 +216,7 @@ def _rows(inputs: Any) -> int:
 
 
 def _rows_of(tensor: Tensor) -> int:
-    """Rows of features, one for each id, or one for what has four dimensions as images have."""
+    """Rows of features, or ids; of four dimensions or more, as images have, one for each."""
     if tensor.dim() >= 4:
         return tensor.shape[0]
     return tensor.numel() // (tensor.shape[-1] if tensor.is_floating_point() else 1)

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from lare.errors import ConfigError, LareWarning, StateError
 from lare.relabel import Relabeler
 
-#: Steps of the environments, with episodes ended, after which a decoder that was never trained is
+#: Calls of ``step`` since an episode first ended, after which a decoder that was never trained is
 #: taken for forgotten. No rollout is that long.
 _UNTRAINED_STEPS = 100_000
 
@@ -218,7 +218,7 @@ class LatentRewardVecEnv(VecEnvWrapper):  # type: ignore[misc]
         self._untrained += 1
         if self._untrained == _UNTRAINED_STEPS:
             warnings.warn(
-                f"after {self._untrained} steps the decoder has not been trained, and what it pays "
+                f"the decoder has not been trained in {self._untrained} steps, and what it pays "
                 "means nothing: pass callback=TrainDecoder(relabeler) to learn(), or call "
                 "relabeler.update()",
                 LareWarning,

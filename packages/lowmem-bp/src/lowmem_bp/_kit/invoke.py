@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib
 import io
@@ -58,8 +59,8 @@ def invoke(
         warnings.catch_warnings(),
     ):
         warnings.resetwarnings()
-        for category in (DeprecationWarning, ImportWarning, ResourceWarning):  # as usual
-            warnings.simplefilter("ignore", category)
+        for name in ("Deprecation", "PendingDeprecation", "Import", "Resource"):  # as Python does
+            warnings.simplefilter("ignore", getattr(builtins, f"{name}Warning"))
         os.chdir(there)
         try:
             main()

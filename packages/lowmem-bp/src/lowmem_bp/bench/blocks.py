@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from lowmem_bp._kit import seeded
 from lowmem_bp.errors import ConfigError
 
-Tuning = Literal["full", "lora qv", "lora all", "frozen"]
+Tuning = Literal["full", "lora qv", "lora all"]
 Precision = Literal["fp32", "bf16", "amp"]
 
 BLOCKS = ("vit", "bert", "llama", "llama-hf")
-TUNINGS: tuple[Tuning, ...] = ("full", "lora qv", "lora all", "frozen")
+TUNINGS: tuple[Tuning, ...] = ("full", "lora qv", "lora all")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "amp")
 
 

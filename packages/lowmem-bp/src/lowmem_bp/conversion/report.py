@@ -37,8 +37,8 @@ class ConversionReport:
         before: Memory held before; only with ``example_inputs``.
         after: Memory held after; only with ``example_inputs``.
         notes: Things to know about this model.
-        backend: Whose kernels run, on the device of the model's first parameter: ``"native"``,
-            ``"triton"`` or ``"torch"``.
+        backend: Whose kernels run, ``"native"``, ``"triton"`` or ``"torch"``: the one asked for, or
+            the best for the device of the model's first parameter.
     """
 
     mode: str
@@ -49,7 +49,7 @@ class ConversionReport:
     before: MemoryReport | None = None
     after: MemoryReport | None = None
     notes: tuple[str, ...] = field(default=())
-    backend: str = "auto"
+    backend: str = "torch"
 
     @property
     def ratio(self) -> float | None:
