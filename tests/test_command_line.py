@@ -169,6 +169,7 @@ def test_mistakes_are_one_line_that_names_the_option(command, arguments, named, 
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "mine")]
 
 
+@pytest.mark.slow
 @each_command
 def test_a_mistake_in_a_process_of_its_own(command, tmp_path):
     (tmp_path / "mine").write_text("")

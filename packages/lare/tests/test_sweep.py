@@ -25,6 +25,7 @@ def same(one, other):
     return [run["scores"] for run in one] == [run["scores"] for run in other]
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds(alone, tmp_path):
     lines = []
     found = sweep.run(SETTINGS, tmp_path, jobs=2, progress=lines.append)

@@ -139,6 +139,7 @@ def test_stock_that_does_not_run_is_an_error(monkeypatch):
         measure(SMALL, ("exact",))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident size as Linux tells it")
 def test_peak_of_a_process_is_at_least_what_is_held():
     case = Case("vit", "full", "fp32", features=128, heads=4, batch=16, length=128, layers=4)
