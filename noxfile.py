@@ -33,7 +33,8 @@ ROOT_TEST_TOOLS = ["sybil>=9", "pyyaml>=6"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 # Torch in the children of a test (examples, torchrun) would start a thread per core each.
 TEST_ENV = {**OFFLINE, "OMP_NUM_THREADS": "1"}
-DEFAULT_TESTS = ["-n", "2", "-m", "not slow and not network"]
+# A file stays in one process, which imports and prepares for all of its tests.
+DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not slow and not network"]
 
 
 # --- what the sessions share ------------------------------------------------------------------

@@ -207,9 +207,8 @@ def test_learners_of_values_run(algo, method, key_states):
     assert 0 <= results["win_rate_greedy"] <= 1
 
 
-@pytest.mark.parametrize(
-    "algo", ["qmix", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vdn", "iql"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["qmix", "vdn", "iql"])
 def test_learners_of_values_learn_at_their_defaults(algo, key_states):
     settings = tiny(
         "lemae",
