@@ -14,7 +14,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(ROOT.glob("examples/*/*.py"))
 #: They start processes, or import for longer than they run.
-SLOW = ("go4align/03_ddp.py", "go4align/04_lightning.py", "lemae/08_local_llm.py")
+SLOW = (
+    "go4align/03_ddp.py",
+    "go4align/04_lightning.py",
+    "lemae/08_local_llm.py",
+    "together/03_one_endpoint.py",
+)
 #: What many of them import, where it is installed; it takes longer than they do.
 PRELOADED = ("torch._dynamo", "transformers.trainer", "peft", "stable_baselines3", "openai")
 

@@ -103,6 +103,7 @@ def test_fit_prints_the_preset():
 TINY = ("--features", 24, "--length", 8, "--batch", 1)
 
 
+@pytest.mark.slow
 def test_bench_writes_results(tmp_path):
     options = (*TINY, "--repeats", 2, "--only", "exact, checkpoint,liger", "--threads", 1)
     done = run("bench", "--block", "bert", *options, "--json", "--out", tmp_path / "r")

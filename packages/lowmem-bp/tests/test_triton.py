@@ -427,7 +427,8 @@ def test_processors_are_refused_without_the_interpreter(monkeypatch):
         L.regelu2(torch.ones(2), backend="triton")
 
 
-@pytest.mark.parametrize("target", ["cuda", pytest.param("hip", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cuda", "hip"])
 def test_kernels_compile(target, tmp_path, monkeypatch):
     """As far as the machine code of a device that is not here."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
