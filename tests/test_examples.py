@@ -13,13 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(ROOT.glob("examples/*/*.py"))
-#: They start processes, or import for longer than they run.
+#: They start processes, or import for longer than they run: only as a user runs them.
 SLOW = (
     "go4align/03_ddp.py",
     "go4align/04_lightning.py",
     "lemae/08_local_llm.py",
     "together/03_one_endpoint.py",
 )
+QUICK = [path for path in SCRIPTS if not path.as_posix().endswith(SLOW)]
 #: What many of them import, where it is installed; it takes longer than they do.
 PRELOADED = ("torch._dynamo", "transformers.trainer", "peft", "stable_baselines3", "openai")
 
@@ -63,14 +64,7 @@ def missing_modules(script):
     return sorted(name for name in names if importlib.util.find_spec(name) is None)
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param(path, marks=[pytest.mark.slow] * path.as_posix().endswith(SLOW))
-        for path in SCRIPTS
-    ],
-    ids=lambda path: path.relative_to(ROOT).as_posix(),
-)
+@pytest.mark.parametrize("script", QUICK, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_example_runs(script, server, tmp_path):
     if missing := missing_modules(script):
         pytest.skip(f"needs {', '.join(missing)}, which is not installed")
